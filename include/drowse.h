@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * drowse: GPU memory by tag, and tags that can be put to sleep.
+ *
+ * A heap owns memory on one device. Every allocation carries a tag, taken from the calling thread's stack of frames. A tag that
+ * is put to sleep gives its physical pages back to the device and keeps its addresses; its contents wait in host memory or are
+ * discarded. After waking every pointer into it is valid again.
+ *
+ * Unless a function says otherwise: sizes and offsets are bytes; every function may be called from any thread at any time; none
+ * is async-signal-safe; strings are UTF-8, are copied when given and belong to the library when returned; a failed call changes
+ * nothing and leaves its reason to drowse_last_error() of the calling thread; the calling thread's current CUcontext is the same
+ * after the call as before it; nothing is ever printed. A heap must not be used in a forked child of the process that opened it.
+ */
+#ifndef DROWSE_H
+#define DROWSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DROWSE_VERSION_MAJOR 0
+#define DROWSE_VERSION_MINOR 1
+#define DROWSE_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define DROWSE_API __attribute__((visibility("default")))
+#define DROWSE_CHECKED __attribute__((warn_unused_result))
+#else
+#error "drowse.h needs a compiler with GNU attributes: gcc or clang"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- errors ---------------------------------------------------------------------------------------------------------------- */
+
+/* What a call returns. Errors are negative; a value never changes its meaning. Since 0.1. */
+typedef enum drowse_status {
+  DROWSE_OK = 0,
+  DROWSE_ERR_INVALID = -1,          /* a bad argument */
+  DROWSE_ERR_NO_DEVICE = -2,        /* no such device, or no driver */
+  DROWSE_ERR_NO_DEVICE_MEMORY = -3, /* the device has not enough free memory */
+  DROWSE_ERR_NO_HOST_MEMORY = -4,   /* the host, its cgroup or backup_limit has not enough memory */
+  DROWSE_ERR_NO_ADDRESS_SPACE = -5, /* no range of device addresses could be reserved */
+  DROWSE_ERR_DRIVER = -6,           /* a driver call failed: drowse_error_get() has its code */
+  DROWSE_ERR_DEVICE_LOST = -7,      /* a sticky error or a lost device: restart the process; sleeping tags stay readable */
+  DROWSE_ERR_ASLEEP = -8,           /* the tag is asleep, or on its way there or back */
+  DROWSE_ERR_BUSY = -9,             /* somebody else is at work on it: try again later */
+  DROWSE_ERR_NOT_FOUND = -10,       /* no such tag, no such block */
+  DROWSE_ERR_SCOPE = -11,           /* a scope left twice, on another thread, or nested too deep */
+  DROWSE_ERR_HOOK = -12,            /* a framework's hook failed */
+  DROWSE_ERR_SETTINGS = -13,        /* a settings string does not parse */
+  DROWSE_ERR_FORKED = -14,          /* inherited through fork */
+  DROWSE_ERR_POISONED = -15,        /* where the tag's bytes are is not known */
+  DROWSE_ERR_TIMEOUT = -16,         /* only from calls that take a timeout: what was waited for goes on */
+  DROWSE_ERR_CANCELED = -17,        /* an operation was canceled and everything is as before it */
+  DROWSE_ERR_IO = -18,              /* a file could not be read or written */
+  DROWSE_ERR_CORRUPT = -19,         /* a checksum does not match */
+  DROWSE_ERR_SYSTEM = -20,          /* the system refused: drowse_error_get() has errno */
+  DROWSE_ERR_UNSUPPORTED = -21      /* this version, or this driver, cannot do it */
+} drowse_status;
+
+/* The name of a status, "DROWSE_ERR_ASLEEP"; "DROWSE_ERR_UNKNOWN" for a value that is none. Static. Async-signal-safe. Since 0.1.
+ */
+DROWSE_API const char *drowse_status_name(drowse_status status);
+
+/* One sentence about a status for a person. Static. Async-signal-safe. Since 0.1. */
+DROWSE_API const char *drowse_status_text(drowse_status status);
+
+/* This thread's last failure in words, naming what was wrong. Never NULL; "" if nothing has failed. Valid until the thread's next
+ * failing call or its end. A call that succeeds leaves it alone. Since 0.1. */
+DROWSE_API const char *drowse_last_error(void);
+
+/* This thread's last failure for a program. Fields that say nothing about that failure are zero. Since 0.1. */
+typedef struct drowse_error {
+  size_t struct_size; /* in: sizeof(drowse_error) */
+  drowse_status status;
+  int driver_code;             /* the CUresult of the driver call that failed */
+  int system_errno;            /* the errno of the system call that failed */
+  uint64_t wanted_bytes;       /* out of memory: what was asked for */
+  uint64_t free_bytes;         /* ... what was free */
+  uint64_t largest_free_bytes; /* ... the largest free range */
+  char tag[64];                /* the tag it was about */
+} drowse_error;
+
+/* Fills *error, up to error->struct_size bytes. DROWSE_ERR_INVALID: error is NULL or its struct_size is too small; the stored
+ * failure is not replaced then. Since 0.1. */
+DROWSE_API drowse_status drowse_error_get(drowse_error *error);
+
+/* The version of the library that runs, "0.1.0". Static. Async-signal-safe. Since 0.1. */
+DROWSE_API const char *drowse_version(void);
+
+/* Levels for drowse_log_set(). Since 0.1. */
+enum { DROWSE_LOG_ERROR = 1, DROWSE_LOG_WARNING = 2, DROWSE_LOG_INFO = 3, DROWSE_LOG_DEBUG = 4 };
+
+/* Has log called, for the whole process, with every message of at most this level; NULL: none, as at the start. The text has no
+ * newline and is valid during the call. log runs on whichever thread has something to say, possibly on several at once, with no
+ * lock held; it must return and may call drowse functions that take no heap. A call that began before may still end after this
+ * returns. Since 0.1. */
+DROWSE_API void drowse_log_set(void (*log)(void *context, int level, const char *text), void *context, int level);
+
+/* ---- scopes: which tag the next allocation of this thread gets --------------------------------------------------------------
+ */
+
+/* Whether memory comes from an expandable segment, one range that grows in place, or from discrete segments. INHERIT takes the
+ * enclosing frame's choice, or the heap's setting where no frame says. Since 0.1. */
+typedef enum drowse_expandable {
+  DROWSE_EXPANDABLE_INHERIT = 0,
+  DROWSE_EXPANDABLE_ON = 1,
+  DROWSE_EXPANDABLE_OFF = 2
+} drowse_expandable;
+
+/* A token for an open scope: a value without links, which the caller keeps where he likes. Since 0.1. */
+typedef struct drowse_scope {
+  uint64_t opaque[2];
+} drowse_scope;
+
+/* The empty token. Leaving it is DROWSE_OK. */
+#define DROWSE_SCOPE_NONE \
+  {                       \
+    { 0, 0 }              \
+  }
+
+/* What is current. Since 0.1. */
+typedef struct drowse_frame {
+  const char *tag;              /* the tag's interned name, valid for the process's life */
+  drowse_expandable expandable; /* INHERIT: the heap decides */
+  size_t depth;                 /* open scopes of this thread */
+} drowse_frame;
+
+/* A tag's interned name: the fast way to name it. Lives as long as the process. Since 0.1. */
+typedef struct drowse_tag drowse_tag;
+
+/* Interns a name of 1 to 63 bytes of UTF-8 without control characters. The same name gives the same pointer, on every thread.
+ * NULL, and drowse_last_error(): DROWSE_ERR_INVALID, the name is not such a name, or there are 65,535 names already;
+ * DROWSE_ERR_NO_HOST_MEMORY. Since 0.1. */
+DROWSE_API const drowse_tag *drowse_tag_get(const char *name) DROWSE_CHECKED;
+
+/* Pushes the frame (tag, expandable) on this thread's stack and writes the token that ends it; after a failure *scope is the
+ * empty token. NULL tag: the enclosing frame's. Allocates memory at a thread's first scope and at a tag's first use, else never.
+ * DROWSE_ERR_INVALID: scope is NULL, or tag or expandable is no such thing; DROWSE_ERR_SCOPE: 64 scopes are open;
+ * DROWSE_ERR_NO_HOST_MEMORY. A thread's frames end with the thread. Since 0.1. */
+DROWSE_API drowse_status drowse_scope_enter(drowse_scope *scope, const char *tag, drowse_expandable expandable) DROWSE_CHECKED;
+
+/* The same with an interned tag, or NULL: the enclosing frame's. Since 0.1. */
+DROWSE_API drowse_status drowse_scope_enter_tag(drowse_scope *scope, const drowse_tag *tag,
+                                                drowse_expandable expandable) DROWSE_CHECKED;
+
+/* Makes current again exactly the frame that was current at the enter that wrote *scope, whatever was pushed since. The empty token:
+ * DROWSE_OK. DROWSE_ERR_INVALID: scope is NULL; DROWSE_ERR_SCOPE: the scope has ended already, or is another thread's: nothing
+ * changes. Since 0.1. */
+DROWSE_API drowse_status drowse_scope_leave(drowse_scope *scope);
+
+/* The current frame; with no scope open ("default", INHERIT, 0). Async-signal-safe; writes nothing. Since 0.1. */
+DROWSE_API drowse_frame drowse_scope_current(void);
+
+/* What DROWSE_SCOPE is made of. Not for direct use. */
+typedef struct drowse_scope_loop {
+  drowse_scope scope;
+  bool open;
+} drowse_scope_loop;
+
+static inline drowse_scope_loop drowse_scope_loop_begin(drowse_status *status, const char *tag, drowse_expandable expandable) {
+  drowse_scope_loop loop = {DROWSE_SCOPE_NONE, false};
+  drowse_status entered = drowse_scope_enter(&loop.scope, tag, expandable);
+  if (status != NULL) *status = entered;
+  loop.open = entered == DROWSE_OK;
+  return loop;
+}
+
+static inline void drowse_scope_loop_end(drowse_scope_loop *loop) {
+  (void)drowse_scope_leave(&loop->scope);
+}
+
+#define DROWSE_SCOPE_NAME_(line) drowse_scope_loop_##line
+#define DROWSE_SCOPE_LOOP_(status, tag, expandable, line)                                                      \
+  for (drowse_scope_loop DROWSE_SCOPE_NAME_(line)                                                              \
+           __attribute__((cleanup(drowse_scope_loop_end))) = drowse_scope_loop_begin(status, tag, expandable); \
+       DROWSE_SCOPE_NAME_(line).open; DROWSE_SCOPE_NAME_(line).open = false)
+#define DROWSE_SCOPE_AT_(status, tag, expandable, line) DROWSE_SCOPE_LOOP_(status, tag, expandable, line)
+
+/* DROWSE_SCOPE("weights", DROWSE_EXPANDABLE_INHERIT) { ... } runs the block inside a scope, which ends however the block is left:
+ * at its end, by return, break, continue (which both end the block: this is a for statement) or goto, by a C++ exception, or by
+ * cancellation of the thread (C code compiled with -fexceptions). If the scope cannot be entered the block does not run. Since
+ * 0.1. */
+#define DROWSE_SCOPE(tag, expandable) DROWSE_SCOPE_AT_(NULL, tag, expandable, __LINE__)
+
+/* The same, and stores the status of the enter in the lvalue status. Since 0.1. */
+#define DROWSE_SCOPE_TRY(status, tag, expandable) DROWSE_SCOPE_AT_(&(status), tag, expandable, __LINE__)
+
+/* ---- devices and heaps ------------------------------------------------------------------------------------------------------
+ */
+
+/* What drowse_devices() tells about a device. Since 0.1. */
+typedef struct drowse_device {
+  size_t struct_size;
+  char device[64];      /* what drowse_heap_options.device takes: "cuda:0", "host" */
+  char name[128];       /* the maker's: "NVIDIA H100 80GB HBM3" */
+  char uuid[64];        /* "GPU-…" or "MIG-…"; "" for the host device */
+  uint64_t total_bytes; /* device memory */
+  uint64_t granularity; /* bytes: the smallest physical piece; 0 if the device cannot be used, reason in unusable */
+  int driver_version;   /* as CUDA counts: 13000 is 13.0; 0 for the host device */
+  char unusable[128];   /* why no heap can be opened on it; "" if one can */
+} drowse_device;
+
+/* Calls each for every device there is, the host device last, until it returns non-zero. A machine without a driver has the host
+ * device alone: DROWSE_OK. A driver that is there but does not work is told as one device "cuda" with the reason in unusable.
+ * each runs on the calling thread with no lock held. DROWSE_ERR_INVALID: each is NULL. Since 0.1. */
+DROWSE_API drowse_status drowse_devices(int (*each)(void *context, const drowse_device *device), void *context);
+
+/* The memory that drowse owns on one device. */
+typedef struct drowse_heap drowse_heap;
+
+/* Give it by {.struct_size = sizeof(drowse_heap_options)}; a member left zero means its default. Since 0.1. */
+typedef struct drowse_heap_options {
+  size_t struct_size;
+  const char *device; /* "cuda:N", "cuda:GPU-<uuid>", "cuda:MIG-<uuid>", "host", "host:4GiB" (its capacity), "auto" (cuda:0 where
+                         it opens, else host). NULL: $DROWSE_DEVICE, else "cuda:0" */
+  const char *settings;  /* "expandable_segments:True" or ":False". NULL: $DROWSE_SETTINGS, else expandable_segments:True */
+  uint32_t flags;        /* 0 */
+  void *cuda_context;    /* a CUcontext, which must outlive the heap; NULL: the device's primary context */
+  uint64_t backup_limit; /* host bytes for backups; 0: what the machine and its cgroup can give */
+  drowse_status (*pressure)(void *context, uint64_t missing_bytes); /* device memory is short: free some and return DROWSE_OK to
+                            have it tried again. Runs on the thread that wants the memory, with no lock held */
+  void *pressure_context;
+} drowse_heap_options;
+
+/* Opens a heap; NULL options: the defaults. Heaps on one device share its memory and nothing else. drowse_heap_close() ends it.
+ * After a failure *heap is NULL. DROWSE_ERR_INVALID: a bad argument or device name; DROWSE_ERR_NO_DEVICE: no such device, no
+ * driver, or one too old (all that it lacks is named); DROWSE_ERR_SETTINGS; DROWSE_ERR_UNSUPPORTED: an option of a later version,
+ * or the device has no virtual memory management; DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER; DROWSE_ERR_SYSTEM. Since 0.1. */
+DROWSE_API drowse_status drowse_heap_open(drowse_heap **heap, const drowse_heap_options *options) DROWSE_CHECKED;
+
+/* Ends a heap and everything in it: waits for operations that run, for the work on the device that drowse knows of, frees live
+ * blocks in any state. Always consumes the heap, also when it reports DROWSE_ERR_DRIVER (the driver would not take something
+ * back). Nobody may be using the heap. NULL: DROWSE_OK. A process may exit without it. Since 0.1. */
+DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap);
+
+/* What a heap runs on and with. Since 0.1. */
+typedef struct drowse_heap_info {
+  size_t struct_size;
+  char device[64];             /* what was opened: "cuda:0", "host:4GiB" */
+  const char *device_source;   /* where that name came from: "option", "DROWSE_DEVICE" or "default" */
+  bool expandable;             /* expandable_segments: what DROWSE_EXPANDABLE_INHERIT means here */
+  const char *settings_source; /* "option", "DROWSE_SETTINGS" or "default" */
+  uint64_t granularity;        /* bytes: the smallest physical piece */
+  uint64_t total_bytes;        /* of the device */
+  uint64_t free_bytes;         /* of the device, now, as its driver says */
+  uint64_t backup_limit;       /* host bytes for backups; 0: what the machine and its cgroup can give */
+} drowse_heap_info;
+
+/* Fills *info, up to info->struct_size bytes. DROWSE_ERR_INVALID, DROWSE_ERR_DRIVER. Since 0.1. */
+DROWSE_API drowse_status drowse_heap_info_get(drowse_heap *heap, drowse_heap_info *info);
+
+/* A CUstream; NULL: the legacy default stream. Streams belong to the caller. */
+typedef void *drowse_stream;
+
+/* Allocates bytes of device memory, for use on stream, with the calling thread's current frame. The address is a multiple of 512.
+ * 0 bytes: DROWSE_OK and NULL. After a failure *ptr is NULL. DROWSE_ERR_INVALID; DROWSE_ERR_ASLEEP: the tag is not awake;
+ * DROWSE_ERR_POISONED; DROWSE_ERR_NO_DEVICE_MEMORY (unused memory has been given back, and the pressure hook called, before);
+ * DROWSE_ERR_NO_ADDRESS_SPACE; DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
+DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) DROWSE_CHECKED;
+
+/* Since 0.1. */
+typedef struct drowse_alloc_options {
+  size_t struct_size;
+  const char *tag;              /* NULL: the current frame's */
+  drowse_expandable expandable; /* INHERIT: the current frame's */
+  size_t alignment;             /* a power of two, at most the device's granularity; 0: 512 */
+  uint32_t flags;               /* 0 */
+} drowse_alloc_options;
+
+/* The same with options in place of the frame; NULL options: drowse_alloc(). DROWSE_ERR_UNSUPPORTED: an option of a later
+ * version. Since 0.1. */
+DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drowse_stream stream,
+                                           const drowse_alloc_options *options, void **ptr) DROWSE_CHECKED;
+
+/* Frees a block, whatever its tag's state; it may be reused by work after that now on the block's stream. NULL: DROWSE_OK.
+ * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Any thread may free. Since 0.1. */
+DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr);
+
+/* To be called before a stream that was given to this heap is destroyed: drowse forgets it. Its live blocks stay valid; once
+ * freed their memory is reused after drowse_trim(), or when device memory is short. DROWSE_ERR_NOT_FOUND: the heap has not seen
+ * it. Since 0.1. */
+DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream stream);
+
+/* Frees every block of a tag. DROWSE_ERR_INVALID; DROWSE_ERR_NOT_FOUND: no such tag; DROWSE_ERR_BUSY: the tag is in motion.
+ * Since 0.1. */
+DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *tag);
+
+/* Gives unused memory back to the device until at most keep_bytes of it stay mapped. Waits for the work on the device first.
+ * DROWSE_ERR_BUSY: a known stream is capturing, and waiting would destroy the capture; DROWSE_ERR_DRIVER. Since 0.1. */
+DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes);
+
+/* Copies bytes from host memory to ptr, any range inside one block, after the work now on the block's stream; done when it
+ * returns. Asleep: the backup is written. DROWSE_ERR_INVALID: the range leaves the block; DROWSE_ERR_NOT_FOUND: ptr is in no live
+ * block; DROWSE_ERR_ASLEEP: the tag is asleep and its contents were discarded; DROWSE_ERR_BUSY: the tag is in motion or the
+ * block's stream is capturing; DROWSE_ERR_POISONED; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
+DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void *host, size_t bytes);
+
+/* Copies bytes from ptr, any range inside one block, to host memory. Likewise. Since 0.1. */
+DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const void *ptr, size_t bytes);
+
+/* The driver's entry point of that name, "cuStreamCreate", as this heap uses it: on the host device, the host device's. Cast it
+ * to the type that cuda.h gives it. Valid until the heap is closed. NULL: not there. Since 0.1. */
+DROWSE_API void *drowse_driver_entry(drowse_heap *heap, const char *name);
+
+/* ---- sleep and wake ---------------------------------------------------------------------------------------------------------
+ */
+
+/* What becomes of a tag's contents. Since 0.1. */
+typedef enum drowse_action {
+  DROWSE_KEEP = 0,    /* the tag stays awake */
+  DROWSE_OFFLOAD = 1, /* it sleeps, its contents go to host memory */
+  DROWSE_DISCARD = 2  /* it sleeps, its contents are lost */
+} drowse_action;
+
+/* One rule of drowse_sleep(). Since 0.1. */
+typedef struct drowse_rule {
+  const char *tag; /* NULL: every tag that no other rule names */
+  drowse_action action;
+  uint32_t flags;       /* 0 */
+  uint64_t reserved[2]; /* 0 */
+} drowse_rule;
+
+/* What sleep waits for before it copies. Work submitted after that wait is the caller's to prevent. Since 0.1. */
+typedef enum drowse_drain {
+  DROWSE_DRAIN_DEVICE = 0, /* all work of the heap's context. CUDA destroys a capture that is in progress on any stream meanwhile;
+                              drowse asks the streams that it knows first, and cannot ask others */
+  DROWSE_DRAIN_STREAMS = 1, /* the work on the streams given and on those that drowse knows */
+  DROWSE_DRAIN_NONE = 2     /* nothing: the caller vouches */
+} drowse_drain;
+
+/* Where backups go. Since 0.1. */
+typedef enum drowse_backup {
+  DROWSE_BACKUP_HOST = 0,
+  DROWSE_BACKUP_FILE = 1,          /* not in this version */
+  DROWSE_BACKUP_HOST_THEN_FILE = 2 /* not in this version */
+} drowse_backup;
+
+/* How far an operation is. Since 0.1. */
+typedef struct drowse_progress {
+  uint64_t done_bytes;
+  uint64_t total_bytes;
+  const char *tag; /* the one being copied, or NULL */
+} drowse_progress;
+
+/* Since 0.1. */
+typedef struct drowse_sleep_options {
+  size_t struct_size;
+  uint32_t flags; /* 0 */
+  drowse_drain drain;
+  const drowse_stream *streams; /* with DROWSE_DRAIN_STREAMS */
+  size_t stream_count;
+  int64_t drain_timeout_ms; /* for holds and for the device together; <= 0: for ever. Past it DROWSE_ERR_BUSY, nothing changed */
+  drowse_backup backup;
+  const char *directory;                                            /* with a file backup */
+  void (*progress)(void *context, const drowse_progress *progress); /* called on the calling thread, with no lock held */
+  void *context;
+} drowse_sleep_options;
+
+/* drowse_wake_options.flags. Since 0.1. */
+enum {
+  DROWSE_WAKE_TOGETHER = 1, /* no tag is awake before all are copied */
+  DROWSE_WAKE_ZERO = 2,     /* discarded memory wakes as zeros */
+  DROWSE_WAKE_POISON = 4    /* discarded memory wakes as bytes 0xdb */
+};
+
+/* Since 0.1. */
+typedef struct drowse_wake_options {
+  size_t struct_size;
+  uint32_t flags;
+  int64_t deadline_ms; /* for want of device memory it is tried again, the pressure hook called between, until then; 0: once; < 0:
+                          for ever */
+  void (*progress)(void *context, const drowse_progress *progress);
+  void *context;
+} drowse_wake_options;
+
+/* Puts tags to sleep as count rules say, all of them or none; tags that no rule names are kept; one that sleeps already stays as
+ * it is, except that DISCARD drops its backup. NULL options: the defaults. Waits for holds, then drains, copies everything, and
+ * only then gives the first page back. DROWSE_ERR_INVALID: a bad rule, or a tag named twice; DROWSE_ERR_NOT_FOUND: no such tag;
+ * DROWSE_ERR_BUSY: a tag is in motion, a known stream is capturing, or the time is over; DROWSE_ERR_NO_HOST_MEMORY: for the
+ * backup; DROWSE_ERR_POISONED; DROWSE_ERR_DEVICE_LOST; DROWSE_ERR_UNSUPPORTED; DROWSE_ERR_SYSTEM: no thread could be started.
+ * DROWSE_ERR_DRIVER: nothing changed, or, if drowse_stats.stuck_bytes has grown, the tags are asleep and whole and the driver
+ * would not take some pages back, which is tried again at the next sleep, wake, trim and close. Since 0.1. */
+DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
+                                      const drowse_sleep_options *options);
+
+/* Wakes tags in the order given; NULL, 0: every tag. Each is mapped and copied whole before it is awake and before its backup
+ * goes; when one cannot be woken the call stops, those before it stay awake, it and the others stay asleep and whole, and the
+ * call can be made again. One that is awake already stays as it is. Returns as drowse_sleep() does, and
+ * DROWSE_ERR_NO_DEVICE_MEMORY. Since 0.1. */
+DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count,
+                                     const drowse_wake_options *options);
+
+/* Waits until the tag is awake and keeps it awake until drowse_unhold(). Counts. timeout_ms < 0: for ever; 0: does not wait.
+ * DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND; DROWSE_ERR_TIMEOUT; DROWSE_ERR_POISONED. Since 0.1. */
+DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *tag, int64_t timeout_ms) DROWSE_CHECKED;
+
+/* Ends one hold; any thread may. DROWSE_ERR_INVALID: there is none; DROWSE_ERR_NOT_FOUND: no such tag. Since 0.1. */
+DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *tag);
+
+/* ---- seeing -----------------------------------------------------------------------------------------------------------------
+ */
+
+/* Since 0.1. */
+typedef enum drowse_state {
+  DROWSE_AWAKE = 0,
+  DROWSE_FALLING_ASLEEP = 1,
+  DROWSE_ASLEEP = 2,
+  DROWSE_WAKING = 3,
+  DROWSE_POISONED = 4
+} drowse_state;
+
+/* Of a tag, or of a heap: the sums. Since 0.1. */
+typedef struct drowse_stats {
+  size_t struct_size;
+  uint64_t live_bytes;      /* in live blocks, each rounded up to 512 */
+  uint64_t live_blocks;     /* live blocks */
+  uint64_t mapped_bytes;    /* physical device memory */
+  uint64_t reserved_bytes;  /* device addresses */
+  uint64_t backup_bytes;    /* host memory that holds a backup */
+  uint64_t discarded_bytes; /* live blocks that sleep without contents */
+  uint64_t pinned_bytes;    /* host memory pinned by this heap, in use or kept for the next sleep; 0 for a tag */
+  uint64_t stuck_bytes;     /* physical memory that the driver would not take back */
+  uint64_t sleeps;          /* times put to sleep; of a heap: drowse_sleep() calls that put a tag to sleep */
+  uint64_t wakes;           /* likewise */
+  drowse_state state;       /* of a heap: DROWSE_AWAKE if every tag is, else the state of one that is not */
+  uint32_t holds;           /* open holds */
+} drowse_stats;
+
+/* Fills *stats, up to stats->struct_size bytes; NULL tag: the heap. DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND. Since 0.1. */
+DROWSE_API drowse_status drowse_stats_get(drowse_heap *heap, const char *tag, drowse_stats *stats);
+
+/* Calls each for every tag of the heap, in the order of their first allocation, until it returns non-zero. It runs with no lock
+ * held and may call drowse; tags that appear meanwhile may be left out. DROWSE_ERR_INVALID. Since 0.1. */
+DROWSE_API drowse_status drowse_tags(drowse_heap *heap, int (*each)(void *context, const char *tag, const drowse_stats *stats),
+                                     void *context);
+
+/* Waits until the tag is in that state. timeout_ms < 0: for ever; 0: does not wait. DROWSE_ERR_TIMEOUT, DROWSE_ERR_INVALID,
+ * DROWSE_ERR_NOT_FOUND. Since 0.1. */
+DROWSE_API drowse_status drowse_tag_wait(drowse_heap *heap, const char *tag, drowse_state state,
+                                         int64_t timeout_ms) DROWSE_CHECKED;
+
+/* Since 0.1. */
+typedef struct drowse_block {
+  size_t struct_size;
+  void *base;
+  uint64_t bytes; /* as asked for */
+  const char *tag;
+  drowse_stream stream;
+  drowse_state state; /* its tag's */
+} drowse_block;
+
+/* Fills *block, up to block->struct_size bytes, with the live block that ptr points into. DROWSE_ERR_INVALID;
+ * DROWSE_ERR_NOT_FOUND: none. Since 0.1. */
+DROWSE_API drowse_status drowse_block_get(drowse_heap *heap, const void *ptr, drowse_block *block);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DROWSE_H */

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Locks with ranks. While a thread holds a lock it may take only locks of a higher rank, so no two threads can wait for each
+ * other; debug builds check it. No lock is held across a copy, a wait for the device, malloc, a callback, or driver calls on more
+ * than one handle.
+ */
+#ifndef DZ_LOCK_H
+#define DZ_LOCK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The order in which locks nest: outermost first. */
+enum lock_rank {
+  DZ_RANK_REGISTRY, /* names of tags */
+  DZ_RANK_HEAP,     /* one heap: tags and their states, segments, blocks, operations */
+  DZ_RANK_ARENA,    /* one arena: what of it is free */
+  DZ_RANK_LEAF      /* nothing is taken inside: the log's sink, a driver's tables */
+};
+
+struct lock {
+  pthread_mutex_t mutex;
+  enum lock_rank rank;
+};
+
+#define DZ_LOCK_INIT(rank) \
+  { PTHREAD_MUTEX_INITIALIZER, rank }
+
+int dz_lock_init(struct lock *lock, enum lock_rank rank); /* 0 or errno */
+void dz_lock_destroy(struct lock *lock);
+void dz_lock(struct lock *lock);
+void dz_unlock(struct lock *lock);
+
+/* Debug builds: asserts that the calling thread holds a lock of that rank. */
+void dz_lock_assert_held(const struct lock *lock);
+
+/* Conditions wait by the monotonic clock, so that setting the machine's clock wakes nobody. */
+int dz_cond_init(pthread_cond_t *cond); /* 0 or errno */
+
+/* A moment of the monotonic clock, nanoseconds; DZ_NEVER lies behind all of them. */
+#define DZ_NEVER INT64_MAX
+int64_t dz_now(void);
+int64_t dz_deadline(int64_t timeout_ms); /* < 0: DZ_NEVER */
+
+/* Waits for a signal of cond; false: the deadline is over. As ever with conditions it may wake for nothing. */
+bool dz_cond_wait(pthread_cond_t *cond, struct lock *lock, int64_t deadline);
+
+#endif
