@@ -38,7 +38,8 @@
   X(CtxGetCurrent, 4000, NEEDED, (CUcontext * context))                                                              \
   X(CtxSetCurrent, 4000, NEEDED, (CUcontext context))                                                                \
   X(CtxGetDevice, 2000, NEEDED, (CUdevice * device))                                                                 \
-  X(CtxSynchronize, 2000, NEEDED, (void))                                                                            \
+  X(CtxSynchronize, 2000, NEEDED, (void))  \
+  X(CtxRecordEvent, 12050, OPTIONAL, (CUcontext context, CUevent event))                                                                            \
   X(MemGetInfo, 3020, NEEDED, (size_t * free_bytes, size_t * total_bytes))                                           \
   X(MemGetAllocationGranularity, 10020, NEEDED,                                                                      \
     (size_t * granularity, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags option))                \
@@ -87,10 +88,20 @@ struct driver {
 #undef DZ_DRIVER_MEMBER
 };
 
+/* A table of entries that all answer CUDA_ERROR_NOT_SUPPORTED: what drivers start from. */
+extern const struct driver dz_driver_unsupported;
+
+/* The table's entry of that name, without "cu"; NULL: it has none. */
+void *dz_driver_find(const struct driver *driver, const char *name);
+
 /* Stores the failure of a driver call that returned code (core/error.h) and returns its status: NO_DEVICE_MEMORY for
  * CUDA_ERROR_OUT_OF_MEMORY, DEVICE_LOST for the errors that make a context unusable for good, FORKED and DRIVER. The text is what
  * format says, the call and what it was for, and " failed: NAME (message)" behind it. */
 drowse_status dz_driver_error(const struct driver *driver, CUresult code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The same with a status of the caller's choice. */
+drowse_status dz_driver_error_as(drowse_status status, const struct driver *driver, CUresult code, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 #endif
