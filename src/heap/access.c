@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reading and writing blocks from the host, awake or asleep.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "heap/block.h"
+#include "heap/stream.h"
+
+/* One copy between host memory and a range inside a block. */
+struct access {
+  void *host; /* copy in: only read */
+  uint64_t address;
+  uint64_t bytes;
+  bool in;
+};
+
+/* The live block that holds the whole range; NULL: failure stored. With the lock held. */
+static struct block *find_block(drowse_heap *heap, const struct access *access, drowse_status *status) {
+  void *ptr = (void *)(uintptr_t)access->address;
+  struct block *block = dz_index_find(&heap->index, access->address);
+  if (block == NULL) {
+    *status = dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
+    return NULL;
+  }
+  uint64_t offset = access->address - block->range.base;
+  if (offset > block->asked || access->bytes > block->asked - offset) {
+    *status =
+        dz_error(DROWSE_ERR_INVALID, "%" PRIu64 " bytes at %p: its block of %" PRIu64 " bytes has %" PRIu64 " from there on",
+                 access->bytes, ptr, block->asked, offset > block->asked ? 0 : block->asked - offset);
+    return NULL;
+  }
+  return block;
+}
+
+/* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking.
+ */
+static drowse_status access_backup(const struct block *block, const struct access *access) {
+  struct tag *tag = block->segment->pool->tag;
+  if (block->backup == NULL) {
+    dz_error(DROWSE_ERR_ASLEEP, "the tag \"%s\" is asleep and its contents were discarded", tag->name->name);
+    dz_error_tag(tag->name->name);
+    return DROWSE_ERR_ASLEEP;
+  }
+  char *backup = (char *)dz_space_memory(block->backup) + (access->address - block->range.base);
+  dz_tag_pin(tag);
+  dz_unlock(&tag->heap->lock);
+  if (access->in)
+    memcpy(backup, access->host, access->bytes);
+  else
+    memcpy(access->host, backup, access->bytes);
+  dz_lock(&tag->heap->lock);
+  dz_tag_unpin(tag);
+  return DROWSE_OK;
+}
+
+/* Lets the copy stream wait for what is now on the block's stream; a retired stream's work was its owner's to wait for. */
+static drowse_status follow_stream(const drowse_heap *heap, const struct stream *stream) {
+  const struct driver *driver = &heap->device.driver;
+  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  CUevent event;
+  if (stream->retired) return DROWSE_OK;
+  CUresult code = driver->StreamIsCapturing(stream->handle, &capture);
+  if (code == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || capture != CU_STREAM_CAPTURE_STATUS_NONE) {
+    return dz_error(DROWSE_ERR_BUSY, "stream %p, the block's, is capturing a graph", (void *)stream->handle);
+  }
+  if (code == CUDA_SUCCESS) code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "following stream %p", (void *)stream->handle);
+  code = driver->EventRecord(event, stream->handle);
+  if (code == CUDA_SUCCESS) code = driver->StreamWaitEvent(heap->copy_stream, event, 0);
+  (void)driver->EventDestroy(event);
+  return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "following stream %p", (void *)stream->handle);
+}
+
+/* An awake tag's bytes are on the device. The tag is pinned. */
+static drowse_status access_device(const drowse_heap *heap, const struct stream *stream, const struct access *access) {
+  const struct driver *driver = &heap->device.driver;
+  drowse_status status = follow_stream(heap, stream);
+  if (status != DROWSE_OK) return status;
+  CUresult code = access->in ? driver->MemcpyHtoDAsync(access->address, access->host, access->bytes, heap->copy_stream)
+                             : driver->MemcpyDtoHAsync(access->host, access->address, access->bytes, heap->copy_stream);
+  CUresult synchronized = driver->StreamSynchronize(heap->copy_stream);
+  if (code == CUDA_SUCCESS) code = synchronized;
+  if (code == CUDA_SUCCESS) return DROWSE_OK;
+  return dz_driver_error(driver, code, "copying %" PRIu64 " bytes %s %p", access->bytes, access->in ? "to" : "from",
+                         (void *)(uintptr_t)access->address);
+}
+
+/* What the state of the block's tag allows. With the lock held, which is let go for the device's copy. */
+static drowse_status access_block(drowse_heap *heap, const struct block *block, const struct access *access) {
+  struct tag *tag = block->segment->pool->tag;
+  const struct stream *stream = block->stream;
+  drowse_status status = DROWSE_OK;
+  switch (tag->state) {
+  case DROWSE_AWAKE:
+    dz_tag_pin(tag);
+    dz_unlock(&heap->lock);
+    status = access_device(heap, stream, access);
+    dz_lock(&heap->lock);
+    dz_tag_unpin(tag);
+    return status;
+  case DROWSE_ASLEEP:
+    return access_backup(block, access);
+  case DROWSE_POISONED:
+    return access->in || block->backup == NULL ? dz_tag_refuse(tag) : access_backup(block, access);
+  case DROWSE_FALLING_ASLEEP:
+  case DROWSE_WAKING:
+    break;
+  }
+  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
+  dz_error_tag(tag->name->name);
+  return DROWSE_ERR_BUSY;
+}
+
+static drowse_status run_access(drowse_heap *heap, const struct access *access) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  if (access->host == NULL && access->bytes > 0) return dz_error(DROWSE_ERR_INVALID, "host is NULL");
+  struct guard guard;
+  status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  dz_lock(&heap->lock);
+  const struct block *block = find_block(heap, access, &status);
+  if (block != NULL && access->bytes > 0) status = access_block(heap, block, access);
+  dz_unlock(&heap->lock);
+  return dz_guard_leave(&guard, status);
+}
+
+DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void *host, size_t bytes) {
+  return run_access(
+      heap, &(struct access){.host = (void *)(uintptr_t)host, .address = (uint64_t)(uintptr_t)ptr, .bytes = bytes, .in = true});
+}
+
+DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const void *ptr, size_t bytes) {
+  return run_access(heap, &(struct access){.host = host, .address = (uint64_t)(uintptr_t)ptr, .bytes = bytes});
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A heap's life, and the guard around driver calls.
+ */
+#include "heap/heap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/options.h"
+#include "heap/block.h"
+#include "heap/stream.h"
+#include "heap/tag.h"
+
+/* ---- the guard */
+
+drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
+  const struct driver *driver = &heap->device.driver;
+  *guard = (struct guard){.driver = driver, .mode = CU_STREAM_CAPTURE_MODE_RELAXED};
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel);
+  CUresult code = driver->CtxGetCurrent(&guard->previous);
+  if (code == CUDA_SUCCESS && guard->previous != heap->context) code = driver->CtxSetCurrent(heap->context);
+  if (code == CUDA_SUCCESS) code = driver->ThreadExchangeStreamCaptureMode(&guard->mode);
+  if (code == CUDA_SUCCESS) {
+    guard->entered = true;
+    return DROWSE_OK;
+  }
+  (void)driver->CtxSetCurrent(guard->previous);
+  (void)pthread_setcancelstate(guard->cancel, NULL);
+  return dz_driver_error(driver, code, "making the heap's context on %s current", heap->device.name);
+}
+
+drowse_status dz_guard_leave(struct guard *guard, drowse_status status) {
+  if (!guard->entered) return status;
+  guard->entered = false;
+  CUcontext current = NULL;
+  CUresult code = guard->driver->ThreadExchangeStreamCaptureMode(&guard->mode);
+  if (code == CUDA_SUCCESS) code = guard->driver->CtxGetCurrent(&current);
+  if (code == CUDA_SUCCESS && current != guard->previous) code = guard->driver->CtxSetCurrent(guard->previous);
+  (void)pthread_setcancelstate(guard->cancel, NULL);
+  if (code == CUDA_SUCCESS || status != DROWSE_OK) return status;
+  return dz_driver_error(guard->driver, code, "making the caller's context current again");
+}
+
+/* ---- open */
+
+/* What the user, the environment or nobody says, and who it was. */
+static const char *choose(const char *option, const char *variable, const char *otherwise, const char **source) {
+  const char *value = option;
+  *source = "option";
+  if (value == NULL) {
+    value = secure_getenv(variable);
+    *source = variable;
+  }
+  if (value == NULL || value[0] == '\0') {
+    if (option != NULL) return value;
+    value = otherwise;
+    *source = "default";
+  }
+  return value;
+}
+
+static drowse_status read_options(drowse_heap *heap, drowse_heap_options *options, const drowse_heap_options *given) {
+  drowse_status status = dz_options_read(options, sizeof *options, given, "drowse_heap_options");
+  if (status != DROWSE_OK) return status;
+  if (options->flags != 0)
+    return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_heap_options: flags is 0x%x: this version has none", options->flags);
+  const char *settings = choose(options->settings, "DROWSE_SETTINGS", "", &heap->settings_source);
+  status = dz_settings_parse(&heap->settings, settings, heap->settings_source);
+  if (status != DROWSE_OK) return status;
+  const char *device = choose(options->device, "DROWSE_DEVICE", "cuda:0", &heap->device_source);
+  heap->pressure = options->pressure;
+  heap->pressure_context = options->pressure_context;
+  return dz_device_open(&heap->device, device);
+}
+
+static drowse_status retain_context(drowse_heap *heap, void *context) {
+  const struct driver *driver = &heap->device.driver;
+  if (context != NULL) {
+    heap->context = context;
+    return DROWSE_OK;
+  }
+  CUresult code = driver->DevicePrimaryCtxRetain(&heap->context, heap->device.ordinal);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "taking the primary context of %s", heap->device.name);
+  heap->context_retained = true;
+  return DROWSE_OK;
+}
+
+/* What needs the context to be current. */
+static drowse_status ask_device(drowse_heap *heap) {
+  const struct driver *driver = &heap->device.driver;
+  CUdevice device;
+  CUresult code = driver->CtxGetDevice(&device);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking which device the context is on");
+  if (device != heap->device.ordinal) {
+    return dz_error(DROWSE_ERR_INVALID, "drowse_heap_options: cuda_context is on device %d, not on %s", device,
+                    heap->device.name);
+  }
+  heap->properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  heap->properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  heap->properties.location.id = device;
+  size_t granularity, free_bytes, total_bytes;
+  code = driver->MemGetAllocationGranularity(&granularity, &heap->properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking %s for its granularity", heap->device.name);
+  code = driver->MemGetInfo(&free_bytes, &total_bytes);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking %s for its memory", heap->device.name);
+  heap->granularity = granularity;
+  heap->total_bytes = total_bytes;
+  code = driver->StreamCreate(&heap->copy_stream, CU_STREAM_NON_BLOCKING);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating a stream on %s", heap->device.name);
+  return DROWSE_OK;
+}
+
+static void init_slabs(drowse_heap *heap) {
+  dz_slab_init(&heap->page_slab, DZ_TAG_PAGE * sizeof(struct tag *));
+  dz_slab_init(&heap->tag_slab, sizeof(struct tag));
+  dz_slab_init(&heap->pool_slab, sizeof(struct pool));
+  dz_slab_init(&heap->stream_slab, sizeof(struct stream));
+  dz_slab_init(&heap->segment_slab, sizeof(struct segment));
+  dz_slab_init(&heap->extent_slab, sizeof(struct extent));
+  dz_slab_init(&heap->block_slab, sizeof(struct block));
+}
+
+static void end_slabs(drowse_heap *heap) {
+  dz_slab_end(&heap->page_slab);
+  dz_slab_end(&heap->tag_slab);
+  dz_slab_end(&heap->pool_slab);
+  dz_slab_end(&heap->stream_slab);
+  dz_slab_end(&heap->segment_slab);
+  dz_slab_end(&heap->extent_slab);
+  dz_slab_end(&heap->block_slab);
+}
+
+static void release_context(drowse_heap *heap) {
+  if (heap->context_retained) (void)heap->device.driver.DevicePrimaryCtxRelease(heap->device.ordinal);
+}
+
+DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_heap_options *given) {
+  if (result == NULL) return dz_error(DROWSE_ERR_INVALID, "heap is NULL");
+  *result = NULL;
+  drowse_heap_options options;
+  struct guard guard;
+  int code;
+  drowse_heap *heap = calloc(1, sizeof *heap);
+  if (heap == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for a heap");
+  RB_INIT(&heap->index);
+  heap->tags_end = &heap->tags;
+  init_slabs(heap);
+  drowse_status status = read_options(heap, &options, given);
+  if (status != DROWSE_OK) goto free_heap;
+  status = retain_context(heap, options.cuda_context);
+  if (status != DROWSE_OK) goto free_heap;
+  status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) goto release_context;
+  status = dz_guard_leave(&guard, ask_device(heap));
+  if (status != DROWSE_OK) goto destroy_stream;
+
+  code = dz_lock_init(&heap->lock, DZ_RANK_HEAP);
+  if (code != 0) {
+    status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no lock for a heap");
+    goto destroy_stream;
+  }
+  code = dz_cond_init(&heap->changed);
+  if (code != 0) {
+    status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no condition for a heap");
+    goto destroy_lock;
+  }
+  code = dz_arena_init(&heap->arena, &heap->device.driver, options.backup_limit);
+  if (code != 0) {
+    status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no lock for a heap's arena");
+    goto destroy_changed;
+  }
+  dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
+  *result = heap;
+  return DROWSE_OK;
+
+destroy_changed:
+  (void)pthread_cond_destroy(&heap->changed);
+destroy_lock:
+  dz_lock_destroy(&heap->lock);
+destroy_stream:
+  if (heap->copy_stream != NULL) (void)heap->device.driver.StreamDestroy(heap->copy_stream);
+release_context:
+  release_context(heap);
+free_heap:
+  end_slabs(heap);
+  free(heap);
+  return status;
+}
+
+/* ---- close */
+
+void dz_operation_end(drowse_heap *heap, struct operation *operation) {
+  int cancel;
+  while (!operation->finished) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
+  struct operation **at = &heap->operations;
+  while (*at != operation) at = &(*at)->next;
+  *at = operation->next;
+  dz_unlock(&heap->lock);
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  (void)pthread_join(operation->thread, NULL);
+  (void)pthread_setcancelstate(cancel, NULL);
+  free(operation);
+  dz_lock(&heap->lock);
+}
+
+/* Ends what runs, and what a jump out of a callback has left. Operations look at closing and give up. */
+static void end_operations(drowse_heap *heap) {
+  dz_lock(&heap->lock);
+  heap->closing = true;
+  (void)pthread_cond_broadcast(&heap->changed);
+  while (heap->operations != NULL) dz_operation_end(heap, heap->operations);
+  dz_unlock(&heap->lock);
+}
+
+/* Gives everything of a tag back; false: the driver would not take something. */
+static bool end_tag(drowse_heap *heap, struct tag *tag) {
+  bool clean = true;
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (struct segment *segment = pool->segments, *next; segment != NULL; segment = next) {
+      next = segment->next;
+      for (struct block *block = dz_segment_live(segment, NULL); block != NULL; block = dz_segment_live(segment, block)) {
+        if (block->backup != NULL) dz_arena_give(&heap->arena, block->backup);
+      }
+      clean &= dz_segment_unmap(segment, segment->base, segment->reserved) == 0;
+      clean &= heap->device.driver.MemAddressFree(segment->base, segment->reserved) == CUDA_SUCCESS;
+    }
+  }
+  return clean;
+}
+
+static drowse_status end_memory(drowse_heap *heap) {
+  bool clean = dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK;
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) clean &= end_tag(heap, tag);
+  dz_heap_retry_unreleased(heap);
+  clean &= heap->unreleased == NULL;
+  dz_arena_end(&heap->arena);
+  clean &= heap->device.driver.StreamDestroy(heap->copy_stream) == CUDA_SUCCESS;
+  return clean ? DROWSE_OK
+               : dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take back everything of the heap", heap->device.name);
+}
+
+DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap) {
+  if (heap == NULL) return DROWSE_OK;
+  struct guard guard;
+  end_operations(heap);
+  drowse_status status = dz_guard_enter(&guard, heap);
+  /* Without a context (it has been destroyed under us) these calls fail and the memory went with the context. */
+  drowse_status ended = end_memory(heap);
+  if (status == DROWSE_OK) status = dz_guard_leave(&guard, ended);
+  release_context(heap);
+  dz_log(DROWSE_LOG_INFO, "heap closed on %s", heap->device.name);
+  (void)pthread_cond_destroy(&heap->changed);
+  dz_lock_destroy(&heap->lock);
+  end_slabs(heap);
+  free(heap);
+  return status;
+}
+
+/* ---- questions */
+
+DROWSE_API drowse_status drowse_heap_info_get(drowse_heap *heap, drowse_heap_info *info) {
+  drowse_status status = dz_heap_check(heap);
+  if (status == DROWSE_OK) status = dz_result_check(info, "drowse_heap_info");
+  if (status != DROWSE_OK) return status;
+  struct guard guard;
+  size_t free_bytes = 0, total_bytes = 0;
+  status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  CUresult code = heap->device.driver.MemGetInfo(&free_bytes, &total_bytes);
+  if (code != CUDA_SUCCESS) status = dz_driver_error(&heap->device.driver, code, "asking %s for its memory", heap->device.name);
+  status = dz_guard_leave(&guard, status);
+  if (status != DROWSE_OK) return status;
+  drowse_heap_info found = {
+      .device_source = heap->device_source,
+      .expandable = heap->settings.expandable_segments,
+      .settings_source = heap->settings_source,
+      .granularity = heap->granularity,
+      .total_bytes = total_bytes,
+      .free_bytes = free_bytes,
+      .backup_limit = heap->arena.limit,
+  };
+  memcpy(found.device, heap->device.name, sizeof found.device);
+  dz_result_write(info, &found, sizeof found);
+  return DROWSE_OK;
+}
+
+DROWSE_API void *drowse_driver_entry(drowse_heap *heap, const char *name) {
+  if (heap == NULL || name == NULL || strncmp(name, "cu", 2) != 0) return NULL;
+  return dz_driver_find(&heap->device.driver, name + 2);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A heap: one device, and what drowse owns there.
+ *
+ *   heap -> tag "weights" -> pool (stream, expandable) -> segment -> extents: what is mapped, in address order
+ *        |                |                                       -> blocks: live, free, holes, in address order
+ *        |                +> pool ...
+ *        +> tag "kv_cache" ...
+ *        +> index: address -> live block
+ *        +> arena: where backups live
+ */
+#ifndef DZ_HEAP_H
+#define DZ_HEAP_H
+
+#include "backup/arena.h"
+#include "core/error.h"
+#include "core/lock.h"
+#include "core/slab.h"
+#include "driver/device.h"
+#include "heap/index.h"
+#include "scope/name.h"
+#include "scope/settings.h"
+
+enum { DZ_TAG_PAGE = 256 };
+
+/* What an operation on tags (sleep/op.h) begins with: what the heap needs in order to end it. */
+struct operation {
+  struct operation *next; /* in the heap */
+  pthread_t thread;
+  bool finished;
+};
+
+struct drowse_heap {
+  /* set at open, then only read */
+  struct device device;
+  const char *device_source, *settings_source;
+  struct settings settings;
+  CUcontext context;
+  bool context_retained;          /* the primary one, which we give back */
+  CUmemAllocationProp properties; /* of the memory that it creates */
+  uint64_t granularity, total_bytes;
+  drowse_status (*pressure)(void *context, uint64_t missing_bytes);
+  void *pressure_context;
+  CUstream copy_stream; /* for copy_in and copy_out */
+
+  struct arena arena; /* has a lock of its own */
+
+  struct lock lock;       /* everything below, and all tags, pools, segments and blocks */
+  pthread_cond_t changed; /* a tag's state, its holds, an operation: anything that somebody waits for */
+  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab;
+  struct tag **tag_pages[DZ_TAG_PAGE]; /* by the number of the tag's name */
+  struct tag *tags, **tags_end;        /* in the order in which they came */
+  struct stream *streams;
+  struct index index;
+  struct extent *unreleased; /* handles that the driver would not take back, mapped nowhere */
+  uint64_t unreleased_bytes;
+  struct operation *operations; /* those that run, or whose end nobody has taken note of */
+  bool closing;                 /* operations end as soon as they can */
+  uint64_t sleeps, wakes;
+};
+
+/* Driver calls are made between enter and leave: the heap's context is current, captures of the caller's do not forbid them, and
+ * the thread is not canceled in the middle. Leave puts everything back and returns status, or DRIVER where status is OK and the
+ * context cannot be put back. */
+struct guard {
+  const struct driver *driver;
+  CUcontext previous;
+  CUstreamCaptureMode mode;
+  int cancel;
+  bool entered;
+};
+drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap);
+drowse_status dz_guard_leave(struct guard *guard, drowse_status status);
+
+/* Waits until an operation has finished and its thread has ended, unlinks it and frees it. With the lock held, which is let go
+ * meanwhile. */
+void dz_operation_end(drowse_heap *heap, struct operation *operation);
+
+static inline drowse_status dz_heap_check(const drowse_heap *heap) {
+  return heap == NULL ? dz_error(DROWSE_ERR_INVALID, "heap is NULL") : DROWSE_OK;
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Segments: reserved ranges of addresses, and the extents mapped in them. What is where in a segment is told by two lists in
+ * address order, extents and blocks; a hole is a block without memory.
+ */
+#ifndef DZ_SEGMENT_H
+#define DZ_SEGMENT_H
+
+#include "heap/tag.h"
+
+struct extent {
+  uint64_t base, bytes;
+  CUmemGenericAllocationHandle handle;
+  struct extent *after;
+  bool stuck; /* the driver would not unmap it: its addresses are not used until it does, or turns out to have */
+};
+
+struct segment {
+  struct pool *pool;
+  struct segment *next; /* in the pool */
+  uint64_t base, reserved;
+  struct extent *extents;
+  struct block *first;
+};
+
+/* How many bytes to map where want are missing and mapped are there already: driver calls cost by the handle, so handles grow
+ * with the tag, and stay small enough to waste little (DESIGN: 1/32, 2 MiB to 1 GiB). */
+uint64_t dz_extent_bytes(const drowse_heap *heap, uint64_t want, uint64_t mapped);
+
+/* Reserves a range of bytes and makes it a segment, all one hole, in no list yet. Called with the lock held, which it lets go
+ * meanwhile. NO_ADDRESS_SPACE, NO_HOST_MEMORY, DRIVER. */
+drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment **segment);
+
+/* Gives back a segment without extents that is one hole and in no list. Addresses that the driver would not free are lost. With
+ * the lock. */
+void dz_segment_free(struct segment *segment);
+
+/* Maps [base, base + bytes), a hole or part of one, with handles as large as may be. Without the lock. Nothing is left behind
+ * after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. */
+drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes);
+
+/* Takes the extents that lie in [base, base + bytes) away from the device; returns how many bytes are stuck. Without the lock. */
+uint64_t dz_segment_unmap(struct segment *segment, uint64_t base, uint64_t bytes);
+
+/* Tries again to unmap what is stuck there, and to release what the driver would not take back; the first returns how many bytes
+ * still are stuck. Without the lock. */
+uint64_t dz_segment_retry_stuck(struct segment *segment, uint64_t base, uint64_t bytes);
+void dz_heap_retry_unreleased(drowse_heap *heap);
+
+/* Whether part of [base, base + bytes) may still be mapped against our will. With the lock. */
+bool dz_segment_touches_stuck(const struct segment *segment, uint64_t base, uint64_t bytes);
+
+#endif

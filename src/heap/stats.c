@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a heap's users may see of it.
+ */
+#include "core/options.h"
+#include "heap/block.h"
+#include "heap/stream.h"
+
+static drowse_stats tag_stats(const struct tag *tag) {
+  return (drowse_stats){
+      .live_bytes = tag->live_bytes,
+      .live_blocks = tag->live_blocks,
+      .mapped_bytes = tag->mapped_bytes,
+      .reserved_bytes = tag->reserved_bytes,
+      .backup_bytes = tag->backup_bytes,
+      .discarded_bytes = tag->discarded ? tag->live_bytes : 0,
+      .stuck_bytes = tag->stuck_bytes,
+      .sleeps = tag->sleeps,
+      .wakes = tag->wakes,
+      .state = tag->state,
+      .holds = tag->holds,
+  };
+}
+
+static drowse_stats heap_stats(const drowse_heap *heap) {
+  drowse_stats sum = {.stuck_bytes = heap->unreleased_bytes, .sleeps = heap->sleeps, .wakes = heap->wakes, .state = DROWSE_AWAKE};
+  for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    drowse_stats stats = tag_stats(tag);
+    sum.live_bytes += stats.live_bytes;
+    sum.live_blocks += stats.live_blocks;
+    sum.mapped_bytes += stats.mapped_bytes;
+    sum.reserved_bytes += stats.reserved_bytes;
+    sum.backup_bytes += stats.backup_bytes;
+    sum.discarded_bytes += stats.discarded_bytes;
+    sum.stuck_bytes += stats.stuck_bytes;
+    sum.holds += stats.holds;
+    if (stats.state != DROWSE_AWAKE) sum.state = stats.state;
+  }
+  return sum;
+}
+
+DROWSE_API drowse_status drowse_stats_get(drowse_heap *heap, const char *name, drowse_stats *result) {
+  drowse_status status = dz_heap_check(heap);
+  if (status == DROWSE_OK) status = dz_result_check(result, "drowse_stats");
+  if (status != DROWSE_OK) return status;
+  drowse_stats stats = {0};
+  uint64_t pinned_bytes = name == NULL ? dz_arena_pinned_bytes(&heap->arena) : 0;
+  dz_lock(&heap->lock);
+  const struct tag *tag = name == NULL ? NULL : dz_tag_named(heap, name, &status);
+  if (name == NULL) {
+    stats = heap_stats(heap);
+    stats.pinned_bytes = pinned_bytes;
+  } else if (tag != NULL) {
+    stats = tag_stats(tag);
+  }
+  dz_unlock(&heap->lock);
+  if (status == DROWSE_OK) dz_result_write(result, &stats, sizeof stats);
+  return status;
+}
+
+DROWSE_API drowse_status drowse_tags(drowse_heap *heap, int (*each)(void *context, const char *tag, const drowse_stats *stats),
+                                     void *context) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  if (each == NULL) return dz_error(DROWSE_ERR_INVALID, "each is NULL");
+  int stop = 0;
+  const struct tag *tag = NULL;
+  do {
+    /* Tags are never unlinked, so one found under the lock can be gone on from later. */
+    drowse_stats stats = {0};
+    dz_lock(&heap->lock);
+    tag = tag == NULL ? heap->tags : tag->next;
+    if (tag != NULL) stats = tag_stats(tag);
+    dz_unlock(&heap->lock);
+    stats.struct_size = sizeof stats;
+    if (tag != NULL) stop = each(context, tag->name->name, &stats);
+  } while (tag != NULL && stop == 0);
+  return DROWSE_OK;
+}
+
+DROWSE_API drowse_status drowse_block_get(drowse_heap *heap, const void *ptr, drowse_block *result) {
+  drowse_status status = dz_heap_check(heap);
+  if (status == DROWSE_OK) status = dz_result_check(result, "drowse_block");
+  if (status != DROWSE_OK) return status;
+  drowse_block found = {0};
+  dz_lock(&heap->lock);
+  const struct block *block = dz_index_find(&heap->index, (uint64_t)(uintptr_t)ptr);
+  if (block != NULL) {
+    const struct tag *tag = block->segment->pool->tag;
+    found.base = (void *)(uintptr_t)block->range.base;
+    found.bytes = block->asked;
+    found.tag = tag->name->name;
+    found.stream = block->stream->handle;
+    found.state = tag->state;
+  }
+  dz_unlock(&heap->lock);
+  if (block == NULL) return dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
+  dz_result_write(result, &found, sizeof found);
+  return DROWSE_OK;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams that a heap has seen, and waiting for their work.
+ */
+#include "heap/stream.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "core/tls.h"
+
+/* CUDA's handles for the default streams, which StreamGetId tells apart by context only. */
+static const uint64_t legacy_handle = 1, per_thread_handle = 2;
+
+/* Identities of per-thread default streams have this bit, which the driver's numbers, counted from 0, never reach. */
+static const uint64_t per_thread_bit = UINT64_C(1) << 63;
+
+/* Likewise those of streams first seen while they capture, which have their handle's value. */
+static const uint64_t capturing_bit = UINT64_C(1) << 62;
+
+static uint64_t thread_number(void) {
+  static atomic_uint_fast64_t threads;
+  static DZ_TLS uint64_t number;
+  if (number == 0) number = 1 + atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed);
+  return number;
+}
+
+/* Asking for the id of a stream that captures destroys the capture (seen with driver 580). It can be known by its handle, though:
+ * its owner has not retired it, so the handle is still that stream's. */
+static drowse_status identify_capturing(drowse_heap *heap, CUstream handle, uint64_t *identity) {
+  dz_lock(&heap->lock);
+  const struct stream *stream = heap->streams;
+  while (stream != NULL && (stream->retired || stream->handle != handle)) stream = stream->next;
+  *identity = stream != NULL ? stream->identity : capturing_bit | (uint64_t)(uintptr_t)handle;
+  dz_unlock(&heap->lock);
+  return DROWSE_OK;
+}
+
+drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
+  uint64_t value = (uint64_t)(uintptr_t)handle;
+  if (value == 0 || value == legacy_handle) {
+    *identity = 0;
+    return DROWSE_OK;
+  }
+  if (value == per_thread_handle) {
+    *identity = per_thread_bit | thread_number();
+    return DROWSE_OK;
+  }
+  unsigned long long id = 0;
+  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  CUresult code = heap->device.driver.StreamIsCapturing(handle, &capture);
+  if (code == CUDA_SUCCESS && capture != CU_STREAM_CAPTURE_STATUS_NONE) return identify_capturing(heap, handle, identity);
+  if (code == CUDA_SUCCESS) code = heap->device.driver.StreamGetId(handle, &id);
+  if (code == CUDA_ERROR_NOT_SUPPORTED) {
+    id = value; /* drivers before 12.0: then a stream must be retired before its handle can come again */
+  } else if (code != CUDA_SUCCESS) {
+    return dz_driver_error(&heap->device.driver, code, "asking who stream %p is", (void *)handle);
+  }
+  *identity = id + 1;
+  return DROWSE_OK;
+}
+
+static struct stream *find(drowse_heap *heap, uint64_t identity) {
+  struct stream *stream = heap->streams;
+  while (stream != NULL && (stream->retired || stream->identity != identity)) stream = stream->next;
+  return stream;
+}
+
+struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identity) {
+  dz_lock_assert_held(&heap->lock);
+  struct stream *stream = find(heap, identity);
+  if (stream != NULL) return stream;
+  stream = dz_slab_take(&heap->stream_slab);
+  if (stream == NULL) return NULL;
+  *stream = (struct stream){.handle = handle, .identity = identity, .next = heap->streams};
+  heap->streams = stream;
+  return stream;
+}
+
+/* ---- draining */
+
+/* BUSY if a stream is capturing. The legacy stream answers so too while any blocking stream of the context does. */
+static drowse_status check_capture(const drowse_heap *heap, CUstream stream) {
+  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  CUresult code = heap->device.driver.StreamIsCapturing(stream, &capture);
+  if (code == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || (code == CUDA_SUCCESS && capture != CU_STREAM_CAPTURE_STATUS_NONE)) {
+    return dz_error(DROWSE_ERR_BUSY,
+                    "stream %p is capturing a graph, or one beside it is: waiting for it would destroy the capture",
+                    (void *)stream);
+  }
+  if (code != CUDA_SUCCESS)
+    return dz_driver_error(&heap->device.driver, code, "asking whether stream %p is capturing", (void *)stream);
+  return DROWSE_OK;
+}
+
+/* The heap's streams one by one: the one after stream (NULL: the first) that is not retired. Streams are never unlinked. */
+static struct stream *next_known(drowse_heap *heap, const struct stream *stream) {
+  dz_lock(&heap->lock);
+  struct stream *next = stream == NULL ? heap->streams : stream->next;
+  while (next != NULL && next->retired) next = next->next;
+  dz_unlock(&heap->lock);
+  return next;
+}
+
+static drowse_status check_captures(drowse_heap *heap, const drowse_stream *streams, size_t count) {
+  drowse_status status = check_capture(heap, NULL);
+  for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
+    status = check_capture(heap, stream->handle);
+  }
+  for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = check_capture(heap, streams[i]);
+  return status;
+}
+
+/* Waits for the event, looking at it ever less often up to every millisecond, because no driver call waits with a time limit. */
+static drowse_status wait_event(const drowse_heap *heap, CUevent event, int64_t deadline) {
+  const struct driver *driver = &heap->device.driver;
+  CUresult code = deadline == DZ_NEVER ? driver->EventSynchronize(event) : driver->EventQuery(event);
+  for (int64_t pause = 10000; code == CUDA_ERROR_NOT_READY; pause = pause < 1000000 ? pause * 2 : pause) {
+    if (dz_now() >= deadline) return dz_error(DROWSE_ERR_BUSY, "the work on %s has not ended in time", heap->device.name);
+    (void)nanosleep(&(struct timespec){.tv_nsec = pause}, NULL);
+    code = driver->EventQuery(event);
+  }
+  return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
+}
+
+/* Waits for what is now on a stream. */
+static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
+  CUresult code = heap->device.driver.EventRecord(event, stream);
+  if (code != CUDA_SUCCESS) return dz_driver_error(&heap->device.driver, code, "marking the work on stream %p", (void *)stream);
+  return wait_event(heap, event, deadline);
+}
+
+static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, CUevent event,
+                                   int64_t deadline) {
+  drowse_status status = DROWSE_OK;
+  for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
+    status = drain_stream(heap, stream->handle, event, deadline);
+  }
+  for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = drain_stream(heap, streams[i], event, deadline);
+  return status;
+}
+
+static drowse_status drain_device(drowse_heap *heap, CUevent event, int64_t deadline) {
+  const struct driver *driver = &heap->device.driver;
+  CUresult code = CUDA_ERROR_NOT_SUPPORTED;
+  if (deadline != DZ_NEVER) code = driver->CtxRecordEvent(heap->context, event);
+  if (code == CUDA_SUCCESS) return wait_event(heap, event, deadline);
+  if (code != CUDA_ERROR_NOT_SUPPORTED) return dz_driver_error(driver, code, "marking the work on %s", heap->device.name);
+  /* Without a limit, or with a driver before 12.5, for which only the streams that we know can be waited for with one. */
+  if (deadline != DZ_NEVER) {
+    drowse_status status = drain_streams(heap, NULL, 0, event, deadline);
+    if (status != DROWSE_OK) return status;
+  }
+  code = driver->CtxSynchronize();
+  return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
+}
+
+drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_stream *streams, size_t count, int64_t deadline) {
+  if (drain == DROWSE_DRAIN_NONE) return DROWSE_OK;
+  const struct driver *driver = &heap->device.driver;
+  drowse_status status = drain == DROWSE_DRAIN_DEVICE ? check_captures(heap, NULL, 0) : check_captures(heap, streams, count);
+  if (status != DROWSE_OK) return status;
+  CUevent event;
+  CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating an event on %s", heap->device.name);
+  status =
+      drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, event, deadline) : drain_streams(heap, streams, count, event, deadline);
+  (void)driver->EventDestroy(event);
+  return status;
+}
+
+/* ---- retiring */
+
+DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream handle) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  struct guard guard;
+  uint64_t identity;
+  status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  status = dz_stream_identify(heap, handle, &identity);
+  if (status == DROWSE_OK) {
+    dz_lock(&heap->lock);
+    struct stream *stream = find(heap, identity);
+    if (stream != NULL) stream->retired = true;
+    dz_unlock(&heap->lock);
+    if (stream == NULL) status = dz_error(DROWSE_ERR_NOT_FOUND, "stream %p: this heap has not seen it", handle);
+  }
+  return dz_guard_leave(&guard, status);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tags, their states, and those who wait for them.
+ */
+#include "heap/tag.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "config.h"
+#include "core/options.h"
+#include "heap/block.h"
+
+/* ---- finding */
+
+struct tag *dz_tag_find(drowse_heap *heap, const drowse_tag *name) {
+  dz_lock_assert_held(&heap->lock);
+  struct tag **page = heap->tag_pages[name->number / DZ_TAG_PAGE];
+  return page == NULL ? NULL : page[name->number % DZ_TAG_PAGE];
+}
+
+struct tag *dz_tag_make(drowse_heap *heap, const drowse_tag *name) {
+  struct tag *tag = dz_tag_find(heap, name);
+  if (tag != NULL) return tag;
+  struct tag ***page = &heap->tag_pages[name->number / DZ_TAG_PAGE];
+  if (*page == NULL) *page = dz_slab_take(&heap->page_slab);
+  tag = *page == NULL ? NULL : dz_slab_take(&heap->tag_slab);
+  if (tag == NULL) {
+    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the tag \"%s\"", name->name);
+    return NULL;
+  }
+  *tag = (struct tag){.name = name, .heap = heap, .state = DROWSE_AWAKE};
+  (*page)[name->number % DZ_TAG_PAGE] = tag;
+  *heap->tags_end = tag;
+  heap->tags_end = &tag->next;
+  return tag;
+}
+
+struct tag *dz_tag_named(drowse_heap *heap, const char *name, drowse_status *status) {
+  const drowse_tag *interned = name == NULL ? NULL : dz_name_find(name);
+  struct tag *tag = interned == NULL ? NULL : dz_tag_find(heap, interned);
+  *status = DROWSE_OK;
+  if (name == NULL) {
+    *status = dz_error(DROWSE_ERR_INVALID, "the tag is NULL");
+  } else if (tag == NULL) {
+    *status = dz_error(DROWSE_ERR_NOT_FOUND, "the heap has no tag \"%.*s\"", DZ_NAME_BYTES - 1, name);
+  }
+  return tag;
+}
+
+/* ---- states */
+
+const char *dz_state_word(drowse_state state) {
+  static const char *const words[] = {"awake", "falling asleep", "asleep", "waking", "poisoned"};
+  return words[state];
+}
+
+drowse_status dz_tag_refuse(const struct tag *tag) {
+  drowse_status status = tag->state == DROWSE_POISONED ? DROWSE_ERR_POISONED : DROWSE_ERR_ASLEEP;
+  dz_error(status, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
+  dz_error_tag(tag->name->name);
+  return status;
+}
+
+void dz_tag_assert(const struct tag *tag) {
+#if DZ_DEBUG
+  dz_lock_assert_held(&tag->heap->lock);
+  bool moves = tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING;
+  assert(moves == (tag->op != NULL));
+  assert(moves || tag->freed == NULL);
+  assert(tag->state != DROWSE_AWAKE || (tag->backup_bytes == 0 && !tag->discarded));
+  assert(tag->state != DROWSE_ASLEEP || tag->holds == 0);
+  assert(tag->state != DROWSE_ASLEEP || tag->mapped_bytes == tag->stuck_bytes);
+  assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes == (tag->discarded ? 0 : tag->live_bytes));
+#else
+  (void)tag;
+#endif
+}
+
+static void begin(struct tag *tag, struct operation *op, drowse_state state) {
+  dz_tag_assert(tag);
+  tag->before = tag->state;
+  tag->state = state;
+  tag->op = op;
+  dz_tag_assert(tag);
+  (void)pthread_cond_broadcast(&tag->heap->changed);
+}
+
+void dz_tag_begin_sleep(struct tag *tag, struct operation *op, drowse_action action) {
+  assert(tag->state == DROWSE_AWAKE || (tag->state == DROWSE_ASLEEP && action == DROWSE_DISCARD));
+  tag->action = action;
+  begin(tag, op, DROWSE_FALLING_ASLEEP);
+}
+
+void dz_tag_begin_wake(struct tag *tag, struct operation *op) {
+  assert(tag->state == DROWSE_ASLEEP);
+  begin(tag, op, DROWSE_WAKING);
+}
+
+void dz_tag_end(struct tag *tag, drowse_state state) {
+  assert(tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING);
+  tag->state = state;
+  tag->op = NULL;
+  for (struct block *block = tag->freed, *next; block != NULL; block = next) {
+    next = block->freed_next;
+    dz_block_end(block);
+  }
+  tag->freed = NULL;
+  dz_tag_assert(tag);
+  (void)pthread_cond_broadcast(&tag->heap->changed);
+}
+
+void dz_tag_pin(struct tag *tag) {
+  tag->pins++;
+}
+
+void dz_tag_unpin(struct tag *tag) {
+  assert(tag->pins > 0);
+  if (--tag->pins == 0) (void)pthread_cond_broadcast(&tag->heap->changed);
+}
+
+/* ---- waiting */
+
+/* Waits until the tag is in a state, or poisoned, which it does not leave by itself. With the lock held. */
+static drowse_status wait_state(struct tag *tag, drowse_state state, int64_t timeout_ms) {
+  drowse_heap *heap = tag->heap;
+  int64_t deadline = dz_deadline(timeout_ms);
+  while (tag->state != state) {
+    if (tag->state == DROWSE_POISONED) return dz_tag_refuse(tag);
+    if (heap->closing) return dz_error(DROWSE_ERR_CANCELED, "the heap is being closed");
+    if (timeout_ms == 0 || !dz_cond_wait(&heap->changed, &heap->lock, deadline)) {
+      if (tag->state == state) break;
+      dz_error(DROWSE_ERR_TIMEOUT, "the tag \"%s\" is still %s, not %s", tag->name->name, dz_state_word(tag->state),
+               dz_state_word(state));
+      dz_error_tag(tag->name->name);
+      return DROWSE_ERR_TIMEOUT;
+    }
+  }
+  return DROWSE_OK;
+}
+
+DROWSE_API drowse_status drowse_tag_wait(drowse_heap *heap, const char *name, drowse_state state, int64_t timeout_ms) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  if ((unsigned)state > DROWSE_POISONED) return dz_error(DROWSE_ERR_INVALID, "state is %d, which is no drowse_state", (int)state);
+  dz_lock(&heap->lock);
+  struct tag *tag = dz_tag_named(heap, name, &status);
+  if (tag != NULL) status = wait_state(tag, state, timeout_ms);
+  dz_unlock(&heap->lock);
+  return status;
+}
+
+DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  dz_lock(&heap->lock);
+  struct tag *tag = dz_tag_named(heap, name, &status);
+  if (tag != NULL) status = wait_state(tag, DROWSE_AWAKE, timeout_ms);
+  if (status == DROWSE_OK) tag->holds++;
+  dz_unlock(&heap->lock);
+  return status;
+}
+
+DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *name) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  dz_lock(&heap->lock);
+  struct tag *tag = dz_tag_named(heap, name, &status);
+  if (tag != NULL && tag->holds == 0) {
+    status = dz_error(DROWSE_ERR_INVALID, "the tag \"%s\" has no hold to end", tag->name->name);
+  } else if (tag != NULL && --tag->holds == 0) {
+    (void)pthread_cond_broadcast(&heap->changed);
+  }
+  dz_unlock(&heap->lock);
+  return status;
+}

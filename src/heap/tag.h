@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A tag's memory on one heap, and its state.
+ *
+ *              sleep: dz_tag_begin_sleep           its commit: dz_tag_end
+ *    +-------+ ------------------------> +---------+ ----------------> +--------+
+ *    | AWAKE |                           | FALLING |                   | ASLEEP |
+ *    +-------+ <------------------------ +---------+                   +--------+
+ *        ^      it fails: dz_tag_end                                    |      ^
+ *        |                               +---------+ <------------------+      |
+ *        +------------------------------ | WAKING  |  wake: dz_tag_begin_wake  |
+ *           its commit: dz_tag_end       +---------+ --------------------------+
+ *                                                     it fails: dz_tag_end
+ *
+ * FALLING and WAKING belong to one operation, which alone touches the tag's segments then, without the heap's lock; frees are
+ * noted and take effect when the motion ends. POISONED is for when it is not known where bytes are: nothing in this version leads
+ * there, because whatever fails leaves either the device's copy or the backup whole.
+ *
+ *                          AWAKE            FALLING, WAKING       ASLEEP
+ *    extents               cover live and   the operation's       none, but stuck ones
+ *                          free blocks
+ *    free blocks           in bins          not looked for        none: all holes
+ *    a live block's backup none             the operation's       there, unless discarded
+ *    holds                 any              0 once it has begun   0
+ */
+#ifndef DZ_TAG_H
+#define DZ_TAG_H
+
+#include "heap/heap.h"
+
+struct tag {
+  const drowse_tag *name;
+  drowse_heap *heap;
+  struct tag *next; /* in the heap */
+  struct pool *pools;
+  drowse_state state;
+  uint32_t holds; /* users' */
+  uint32_t pins;  /* drowse's own: a segment grows, a block is copied; never for longer than one call */
+  bool discarded; /* it sleeps without contents */
+
+  /* while a call looks at its arguments */
+  bool named;
+  drowse_action wanted;
+
+  /* while in motion */
+  struct operation *op;
+  drowse_state before; /* to which it returns if the operation fails */
+  struct tag *op_next;
+  drowse_action action;
+  struct block *freed; /* freed meanwhile */
+
+  uint64_t live_bytes, live_blocks, mapped_bytes, reserved_bytes, backup_bytes, stuck_bytes, sleeps, wakes;
+};
+
+/* All with the heap's lock held. */
+
+/* The heap's tag of that name; NULL: it has none. dz_tag_make makes it; NULL: no memory, failure stored. */
+struct tag *dz_tag_find(drowse_heap *heap, const drowse_tag *name);
+struct tag *dz_tag_make(drowse_heap *heap, const drowse_tag *name);
+
+/* The tag that the user named; NULL: failure stored in *status. */
+struct tag *dz_tag_named(drowse_heap *heap, const char *name, drowse_status *status);
+
+/* Begin a motion, and end it in the state AWAKE or ASLEEP; the end frees what was freed meanwhile. */
+void dz_tag_begin_sleep(struct tag *tag, struct operation *op, drowse_action action);
+void dz_tag_begin_wake(struct tag *tag, struct operation *op);
+void dz_tag_end(struct tag *tag, drowse_state state);
+
+void dz_tag_pin(struct tag *tag);
+void dz_tag_unpin(struct tag *tag);
+
+/* "weights" is ASLEEP, in words and as a status: why a tag in that state cannot be used as an awake one. */
+drowse_status dz_tag_refuse(const struct tag *tag);
+const char *dz_state_word(drowse_state state);
+
+/* Debug builds: asserts what the table above says. */
+void dz_tag_assert(const struct tag *tag);
+
+#endif
