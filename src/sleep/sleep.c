@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Putting tags to sleep: all of the call or none.
+ *
+ *   begin      the tags are FALLING: allocations, copies and new holds are turned away, frees are noted       may fail: nothing
+ * changed wait       for holds, then for the device                                                                 may fail:
+ * AWAKE again back up    host memory for every live block, then all copies                                              may fail:
+ * AWAKE again
+ *   ---- the commit point: the last copy has landed ----
+ *   let go     unmap, release; the tags are ASLEEP                                                            cannot fail: what
+ * the driver keeps is counted as stuck
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "core/options.h"
+#include "heap/stream.h"
+#include "sleep/copy.h"
+
+/* ---- backing up */
+
+/* Gives every live block that has none a space in the arena; returns how many bytes are missing. */
+static uint64_t take_spaces(drowse_heap *heap, struct tag *tags) {
+  uint64_t missing = 0;
+  for (struct tag *tag = tags; tag != NULL; tag = tag->op_next) {
+    if (tag->action != DROWSE_OFFLOAD) continue;
+    for (struct block *block = dz_tag_live(tag, NULL); block != NULL; block = dz_tag_live(tag, block)) {
+      if (block->backup == NULL) block->backup = dz_arena_take(&heap->arena, block->range.bytes);
+      if (block->backup == NULL) missing += block->range.bytes;
+    }
+  }
+  return missing;
+}
+
+/* Other operations take from the arena too, so what is missing is looked at again after each growth. */
+static drowse_status reserve_backup(struct drowse_op *op) {
+  drowse_status status = DROWSE_OK;
+  uint64_t missing;
+  while (status == DROWSE_OK && (missing = take_spaces(op->heap, op->tags)) > 0)
+    status = dz_arena_grow(&op->heap->arena, missing);
+  return status;
+}
+
+static drowse_status copy_all(struct drowse_op *op) {
+  struct copier copier;
+  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
+    if (tag->action == DROWSE_OFFLOAD) dz_op_expect(op, tag->live_bytes);
+  }
+  drowse_status status = dz_copier_begin(&copier, op);
+  for (const struct tag *tag = op->tags; status == DROWSE_OK && tag != NULL; tag = tag->op_next) {
+    if (tag->action == DROWSE_OFFLOAD) status = dz_copy_out_tag(&copier, tag);
+  }
+  if (status == DROWSE_OK) status = dz_copier_finish(&copier);
+  dz_copier_end(&copier);
+  return status;
+}
+
+/* ---- letting go: past the commit point */
+
+/* Lets a tag's device memory go, and its backup if it is discarded. Returns the bytes that are stuck. */
+static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
+  uint64_t stuck_bytes = dz_tag_unmap(tag);
+  if (tag->action == DROWSE_DISCARD) dz_tag_drop_backup(tag);
+  dz_lock(&heap->lock);
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_sleep(pool);
+  tag->discarded = tag->action == DROWSE_DISCARD;
+  tag->backup_bytes = tag->discarded ? 0 : tag->live_bytes;
+  if (tag->before == DROWSE_AWAKE) tag->sleeps++;
+  dz_tag_end(tag, DROWSE_ASLEEP);
+  dz_unlock(&heap->lock);
+  return stuck_bytes;
+}
+
+static drowse_status let_all_go(struct drowse_op *op) {
+  drowse_heap *heap = op->heap;
+  uint64_t stuck_bytes = 0;
+  for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
+    next = tag->op_next;
+    stuck_bytes += let_go(heap, tag);
+  }
+  dz_lock(&heap->lock);
+  heap->sleeps++;
+  stuck_bytes += heap->unreleased_bytes;
+  dz_unlock(&heap->lock);
+  if (stuck_bytes == 0) return DROWSE_OK;
+  return dz_error(DROWSE_ERR_DRIVER, "the tags are asleep and whole, but the driver of %s would not take %" PRIu64 " bytes back",
+                  heap->device.name, stuck_bytes);
+}
+
+static void stay_awake(struct drowse_op *op) {
+  for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
+    next = tag->op_next;
+    if (tag->before == DROWSE_AWAKE) dz_tag_drop_backup(tag);
+    dz_lock(&op->heap->lock);
+    dz_tag_end(tag, tag->before);
+    dz_unlock(&op->heap->lock);
+  }
+}
+
+/* ---- the operation */
+
+static drowse_status run(struct drowse_op *op) {
+  struct guard guard;
+  drowse_status status = dz_op_wait_idle(op, op->deadline);
+  if (status != DROWSE_OK) {
+    stay_awake(op);
+    return status;
+  }
+  status = dz_guard_enter(&guard, op->heap);
+  if (status == DROWSE_OK) status = dz_drain(op->heap, op->drain, op->streams, op->stream_count, op->deadline);
+  if (status == DROWSE_OK) status = reserve_backup(op);
+  if (status == DROWSE_OK) status = copy_all(op);
+  if (status != DROWSE_OK) {
+    stay_awake(op);
+  } else {
+    /* The commit point. Every byte that is to be kept is in the arena. */
+    dz_heap_retry_unreleased(op->heap);
+    status = let_all_go(op);
+  }
+  return dz_guard_leave(&guard, status);
+}
+
+/* ---- beginning */
+
+static drowse_status read_options(drowse_sleep_options *options, const drowse_sleep_options *given) {
+  drowse_status status = dz_options_read(options, sizeof *options, given, "drowse_sleep_options");
+  if (status != DROWSE_OK) return status;
+  if (options->flags != 0)
+    return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_sleep_options: flags is 0x%x: this version has none", options->flags);
+  if ((unsigned)options->drain > DROWSE_DRAIN_NONE)
+    return dz_error(DROWSE_ERR_INVALID, "drain is %d, which is no drowse_drain", (int)options->drain);
+  if (options->drain == DROWSE_DRAIN_STREAMS && options->streams == NULL && options->stream_count > 0) {
+    return dz_error(DROWSE_ERR_INVALID, "streams is NULL, and stream_count %zu", options->stream_count);
+  }
+  if (options->drain != DROWSE_DRAIN_STREAMS) options->stream_count = 0;
+  if ((unsigned)options->backup > DROWSE_BACKUP_HOST_THEN_FILE) {
+    return dz_error(DROWSE_ERR_INVALID, "backup is %d, which is no drowse_backup", (int)options->backup);
+  }
+  if (options->backup != DROWSE_BACKUP_HOST) return dz_error(DROWSE_ERR_UNSUPPORTED, "this version has no backups in files");
+  return DROWSE_OK;
+}
+
+static drowse_status check_rule(const drowse_rule *rule, size_t number) {
+  if ((unsigned)rule->action > DROWSE_DISCARD) {
+    return dz_error(DROWSE_ERR_INVALID, "rule %zu: action is %d, which is no drowse_action", number, (int)rule->action);
+  }
+  if (rule->flags != 0 || rule->reserved[0] != 0 || rule->reserved[1] != 0) {
+    return dz_error(DROWSE_ERR_UNSUPPORTED, "rule %zu: flags and reserved must be 0 in this version", number);
+  }
+  return DROWSE_OK;
+}
+
+/* Notes in each tag what the rules say of it. */
+static drowse_status apply_rules(drowse_heap *heap, const drowse_rule *rules, size_t count) {
+  const drowse_rule *others = NULL;
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) tag->named = false;
+  for (size_t i = 0; i < count; i++) {
+    drowse_status status = check_rule(&rules[i], i);
+    if (status != DROWSE_OK) return status;
+    if (rules[i].tag == NULL) {
+      if (others != NULL) return dz_error(DROWSE_ERR_INVALID, "rule %zu: another rule is for all other tags already", i);
+      others = &rules[i];
+      continue;
+    }
+    struct tag *tag = dz_tag_named(heap, rules[i].tag, &status);
+    if (tag == NULL) return status;
+    if (tag->named) return dz_error(DROWSE_ERR_INVALID, "rule %zu: another rule names the tag \"%s\" already", i, rules[i].tag);
+    tag->named = true;
+    tag->wanted = rules[i].action;
+  }
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    if (!tag->named) tag->wanted = others == NULL ? DROWSE_KEEP : others->action;
+  }
+  return DROWSE_OK;
+}
+
+/* Whether what is wanted of a tag moves it; or why it cannot be. */
+static drowse_status look_at(const struct tag *tag, bool *moves) {
+  *moves = false;
+  if (tag->wanted == DROWSE_KEEP) return DROWSE_OK;
+  switch (tag->state) {
+  case DROWSE_AWAKE:
+    *moves = true;
+    return DROWSE_OK;
+  case DROWSE_ASLEEP:
+    *moves = tag->wanted == DROWSE_DISCARD && !tag->discarded;
+    return DROWSE_OK;
+  case DROWSE_POISONED:
+    *moves = tag->wanted == DROWSE_DISCARD;
+    return *moves ? DROWSE_OK : dz_tag_refuse(tag);
+  case DROWSE_FALLING_ASLEEP:
+  case DROWSE_WAKING:
+    break;
+  }
+  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
+  dz_error_tag(tag->name->name);
+  return DROWSE_ERR_BUSY;
+}
+
+/* Begins the motion of all tags that are to move, once it is certain that all can. */
+static drowse_status begin_all(drowse_heap *heap, struct drowse_op *op) {
+  bool moves;
+  for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    drowse_status status = look_at(tag, &moves);
+    if (status != DROWSE_OK) return status;
+  }
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    (void)look_at(tag, &moves);
+    if (!moves) continue;
+    dz_tag_begin_sleep(tag, &op->operation, tag->wanted);
+    dz_op_add(op, tag);
+  }
+  return DROWSE_OK;
+}
+
+DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
+                                      const drowse_sleep_options *given) {
+  drowse_sleep_options options;
+  drowse_status status = dz_heap_check(heap);
+  if (status == DROWSE_OK) status = read_options(&options, given);
+  if (status != DROWSE_OK) return status;
+  if (rules == NULL && count > 0) return dz_error(DROWSE_ERR_INVALID, "rules is NULL, and count %zu", count);
+  struct drowse_op *op = dz_op_make(heap, run, options.streams, options.stream_count);
+  if (op == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for an operation");
+  op->drain = options.drain;
+  op->deadline = dz_deadline(options.drain_timeout_ms == 0 ? -1 : options.drain_timeout_ms);
+  op->progress = options.progress;
+  op->context = options.context;
+  dz_lock(&heap->lock);
+  status = apply_rules(heap, rules, count);
+  if (status == DROWSE_OK) status = begin_all(heap, op);
+  if (status == DROWSE_OK && op->tags != NULL) return dz_op_run(op);
+  dz_unlock(&heap->lock);
+  free(op);
+  return status;
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Waking tags: one by one in the order given, or together.
+ *
+ *   map        memory for every live block of the tag, at its addresses         may fail: unmapped again, ASLEEP, backup whole
+ *   copy       all backups                                                      may fail: likewise
+ *   ---- the commit point: the last copy has landed ----
+ *   be awake   free space is put in bins, the backup is dropped                 cannot fail: metadata was reserved before
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "core/options.h"
+#include "heap/stream.h"
+#include "sleep/copy.h"
+
+/* What is written to discarded memory with DROWSE_WAKE_POISON: odd, negative, and no valid address when repeated. */
+static const unsigned char poison = 0xdb;
+
+/* How long is waited between two tries, nanoseconds: a tenant who leaves takes milliseconds to give his memory back. */
+static const int64_t pause_ns = 20000000;
+
+/* Some tags of an operation: from first up to end. */
+struct group {
+  struct tag *first;
+  const struct tag *end;
+};
+
+/* ---- mapping */
+
+/* The next run of a segment's live blocks whose extents touch, rounded to whole extents; false: no more. */
+struct run {
+  uint64_t base, end;
+  struct block *next;
+};
+
+static bool next_run(const struct segment *segment, struct run *run) {
+  uint64_t granularity = segment->pool->tag->heap->granularity;
+  struct block *block = run->next;
+  if (block == NULL) return false;
+  run->base = dz_round_down(block->range.base, granularity);
+  do {
+    run->end = dz_round_up(dz_range_end(&block->range), granularity);
+    block = dz_segment_live(segment, block);
+  } while (block != NULL && dz_round_down(block->range.base, granularity) <= run->end);
+  run->next = block;
+  return true;
+}
+
+static drowse_status map_segment(struct segment *segment) {
+  drowse_status status = DROWSE_OK;
+  struct run run = {.next = dz_segment_live(segment, NULL)};
+  (void)dz_segment_retry_stuck(segment, segment->base, segment->reserved);
+  while (status == DROWSE_OK && next_run(segment, &run)) status = dz_segment_map(segment, run.base, run.end - run.base);
+  return status;
+}
+
+static uint64_t needed_bytes(const struct tag *tag) {
+  uint64_t bytes = 0;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (const struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
+      struct run run = {.next = dz_segment_live(segment, NULL)};
+      while (next_run(segment, &run)) bytes += run.end - run.base;
+    }
+  }
+  return bytes;
+}
+
+/* The block nodes that a tag needs to be awake. */
+static size_t nodes_of(const struct tag *tag) {
+  size_t nodes = 0;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) nodes += dz_pool_wake_nodes(pool);
+  return nodes;
+}
+
+static void unreserve_nodes(struct tag *tag) {
+  drowse_heap *heap = tag->heap;
+  dz_lock(&heap->lock);
+  dz_slab_unreserve(&heap->block_slab, nodes_of(tag));
+  dz_unlock(&heap->lock);
+}
+
+static drowse_status reserve_nodes(struct tag *tag) {
+  drowse_heap *heap = tag->heap;
+  dz_lock(&heap->lock);
+  bool reserved = dz_slab_reserve(&heap->block_slab, nodes_of(tag));
+  dz_unlock(&heap->lock);
+  return reserved ? DROWSE_OK
+                  : dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
+}
+
+/* Says of a tag for which the device has not enough memory how much is missing. */
+static drowse_status tell_out_of_memory(const struct tag *tag) {
+  const drowse_heap *heap = tag->heap;
+  size_t free_bytes = 0, total_bytes = 0;
+  uint64_t bytes = needed_bytes(tag);
+  (void)heap->device.driver.MemGetInfo(&free_bytes, &total_bytes);
+  dz_error(DROWSE_ERR_NO_DEVICE_MEMORY, "waking the tag \"%s\" needs %" PRIu64 " bytes on %s, which has %zu free of %zu",
+           tag->name->name, bytes, heap->device.name, free_bytes, total_bytes);
+  dz_error_tag(tag->name->name);
+  dz_error_bytes(bytes, free_bytes, free_bytes);
+  return DROWSE_ERR_NO_DEVICE_MEMORY;
+}
+
+/* Maps a tag whole, or not at all. */
+static drowse_status map_tag(struct tag *tag) {
+  drowse_status status = reserve_nodes(tag);
+  if (status != DROWSE_OK) return status;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next)
+      status = map_segment(segment);
+  }
+  if (status == DROWSE_OK) return DROWSE_OK;
+  (void)dz_tag_unmap(tag);
+  unreserve_nodes(tag);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY ? tell_out_of_memory(tag) : status;
+}
+
+static void unmap_tag(struct tag *tag) {
+  (void)dz_tag_unmap(tag);
+  unreserve_nodes(tag);
+}
+
+/* Maps a whole group, or nothing of it. */
+static drowse_status map_group(struct group group) {
+  drowse_status status = DROWSE_OK;
+  struct tag *tag = group.first;
+  for (; tag != group.end && (status = map_tag(tag)) == DROWSE_OK; tag = tag->op_next) {
+  }
+  for (struct tag *mapped = group.first; status != DROWSE_OK && mapped != tag; mapped = mapped->op_next) unmap_tag(mapped);
+  return status;
+}
+
+/* ---- for want of memory: unused memory of the heap's own, the user's hook, patience */
+
+static uint64_t missing_bytes(const drowse_heap *heap, struct group group) {
+  size_t free_bytes = 0, total_bytes = 0;
+  uint64_t bytes = 0;
+  (void)heap->device.driver.MemGetInfo(&free_bytes, &total_bytes);
+  for (const struct tag *tag = group.first; tag != group.end; tag = tag->op_next) bytes += needed_bytes(tag);
+  return bytes > free_bytes ? bytes - free_bytes : heap->granularity;
+}
+
+/* Gives unused memory of awake tags back; false: there was none, or a capture forbids it. */
+static bool give_back_unused(drowse_heap *heap) {
+  uint64_t given_bytes = 0;
+  if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) != DROWSE_OK) return false;
+  (void)dz_heap_give_back(heap, 0, &given_bytes);
+  return given_bytes > 0;
+}
+
+/* Passes some time, less if something changes in the heap, such as another operation's end. */
+static void pause_a_little(drowse_heap *heap, int64_t deadline) {
+  int64_t until = dz_now() + pause_ns;
+  dz_lock(&heap->lock);
+  (void)dz_cond_wait(&heap->changed, &heap->lock, until < deadline ? until : deadline);
+  dz_unlock(&heap->lock);
+}
+
+/* op->deadline 0: nobody wants to wait. */
+static drowse_status map_patiently(struct drowse_op *op, struct group group) {
+  drowse_status status = map_group(group);
+  if (status == DROWSE_ERR_NO_DEVICE_MEMORY && give_back_unused(op->heap)) status = map_group(group);
+  while (status == DROWSE_ERR_NO_DEVICE_MEMORY && dz_now() < op->deadline) {
+    drowse_status going_on = dz_op_check(op);
+    if (going_on != DROWSE_OK) return going_on;
+    if (dz_op_ask_for_memory(op, missing_bytes(op->heap, group)) != DROWSE_OK) pause_a_little(op->heap, op->deadline);
+    status = map_group(group);
+  }
+  return status;
+}
+
+/* ---- copying */
+
+static drowse_status copy_group(struct drowse_op *op, struct group group) {
+  struct copier copier;
+  drowse_status status = dz_copier_begin(&copier, op);
+  for (const struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next) {
+    if (!tag->discarded) {
+      status = dz_copy_in_tag(&copier, tag);
+    } else if ((op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0) {
+      status = dz_fill_tag(&copier, tag, (op->flags & DROWSE_WAKE_ZERO) != 0 ? 0 : poison);
+    }
+  }
+  if (status == DROWSE_OK) status = dz_copier_finish(&copier);
+  dz_copier_end(&copier);
+  return status;
+}
+
+/* ---- being awake: past the commit point */
+
+static void be_awake(struct tag *tag) {
+  dz_lock(&tag->heap->lock);
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_wake(pool);
+  dz_tag_drop_backup(tag);
+  tag->backup_bytes = 0;
+  tag->discarded = false;
+  tag->wakes++;
+  dz_tag_end(tag, DROWSE_AWAKE);
+  dz_unlock(&tag->heap->lock);
+}
+
+static void stay_asleep(drowse_heap *heap, struct tag *first) {
+  for (struct tag *tag = first, *next; tag != NULL; tag = next) {
+    next = tag->op_next;
+    dz_lock(&heap->lock);
+    dz_tag_end(tag, tag->before);
+    dz_unlock(&heap->lock);
+  }
+}
+
+/* ---- the operation */
+
+static drowse_status wake_group(struct drowse_op *op, struct group group) {
+  drowse_status status = map_patiently(op, group);
+  if (status != DROWSE_OK) return status;
+  status = copy_group(op, group);
+  for (struct tag *tag = group.first, *next; tag != group.end; tag = next) {
+    next = tag->op_next;
+    if (status == DROWSE_OK)
+      be_awake(tag);
+    else
+      unmap_tag(tag);
+  }
+  return status;
+}
+
+static void count_wake(drowse_heap *heap) {
+  dz_lock(&heap->lock);
+  heap->wakes++;
+  dz_unlock(&heap->lock);
+}
+
+static drowse_status wake_all(struct drowse_op *op) {
+  struct tag *first = op->tags;
+  drowse_status status = DROWSE_OK;
+  while (status == DROWSE_OK && first != NULL) {
+    struct tag *end = (op->flags & DROWSE_WAKE_TOGETHER) != 0 ? NULL : first->op_next;
+    status = wake_group(op, (struct group){first, end});
+    if (status == DROWSE_OK) first = end;
+  }
+  if (first != op->tags) count_wake(op->heap);
+  stay_asleep(op->heap, first);
+  return status;
+}
+
+static drowse_status run(struct drowse_op *op) {
+  struct guard guard;
+  drowse_status status = dz_op_wait_idle(op, DZ_NEVER);
+  if (status == DROWSE_OK) status = dz_guard_enter(&guard, op->heap);
+  if (status != DROWSE_OK) {
+    stay_asleep(op->heap, op->tags);
+    return status;
+  }
+  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, tag->backup_bytes);
+  status = wake_all(op);
+  return dz_guard_leave(&guard, status);
+}
+
+/* ---- beginning */
+
+static drowse_status read_options(drowse_wake_options *options, const drowse_wake_options *given) {
+  const uint32_t known = DROWSE_WAKE_TOGETHER | DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON;
+  const uint32_t fills = DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON;
+  drowse_status status = dz_options_read(options, sizeof *options, given, "drowse_wake_options");
+  if (status != DROWSE_OK) return status;
+  if ((options->flags & ~known) != 0)
+    return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_wake_options: flags is 0x%x, and 0x%x are known", options->flags, known);
+  if ((options->flags & fills) == fills)
+    return dz_error(DROWSE_ERR_INVALID, "drowse_wake_options: memory cannot wake as zeros and as poison");
+  return DROWSE_OK;
+}
+
+/* Begins a tag's motion if it is to wake; or says why it cannot. */
+static drowse_status look_at(const struct tag *tag, bool *moves) {
+  *moves = tag->state == DROWSE_ASLEEP;
+  if (*moves || tag->state == DROWSE_AWAKE) return DROWSE_OK;
+  if (tag->state == DROWSE_POISONED) return dz_tag_refuse(tag);
+  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
+  dz_error_tag(tag->name->name);
+  return DROWSE_ERR_BUSY;
+}
+
+static void begin(struct drowse_op *op, struct tag *tag) {
+  dz_tag_begin_wake(tag, &op->operation);
+  dz_op_add(op, tag);
+}
+
+static drowse_status begin_every(drowse_heap *heap, struct drowse_op *op) {
+  bool moves;
+  for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    drowse_status status = look_at(tag, &moves);
+    if (status != DROWSE_OK) return status;
+  }
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    if (tag->state == DROWSE_ASLEEP) begin(op, tag);
+  }
+  return DROWSE_OK;
+}
+
+static drowse_status begin_named(drowse_heap *heap, struct drowse_op *op, const char *const *tags, size_t count) {
+  bool moves;
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) tag->named = false;
+  for (size_t i = 0; i < count; i++) {
+    drowse_status status;
+    struct tag *tag = dz_tag_named(heap, tags[i], &status);
+    if (tag != NULL) status = look_at(tag, &moves);
+    if (status != DROWSE_OK) return status;
+    if (tag->named) return dz_error(DROWSE_ERR_INVALID, "the tag \"%s\" is named twice", tags[i]);
+    tag->named = true;
+  }
+  for (size_t i = 0; i < count; i++) {
+    drowse_status status;
+    struct tag *tag = dz_tag_named(heap, tags[i], &status);
+    if (tag->state == DROWSE_ASLEEP) begin(op, tag);
+  }
+  return DROWSE_OK;
+}
+
+DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count, const drowse_wake_options *given) {
+  drowse_wake_options options;
+  drowse_status status = dz_heap_check(heap);
+  if (status == DROWSE_OK) status = read_options(&options, given);
+  if (status != DROWSE_OK) return status;
+  if (tags == NULL && count > 0) return dz_error(DROWSE_ERR_INVALID, "tags is NULL, and count %zu", count);
+  struct drowse_op *op = dz_op_make(heap, run, NULL, 0);
+  if (op == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for an operation");
+  op->flags = options.flags;
+  op->deadline = options.deadline_ms == 0 ? 0 : dz_deadline(options.deadline_ms);
+  op->progress = options.progress;
+  op->context = options.context;
+  dz_lock(&heap->lock);
+  status = tags == NULL ? begin_every(heap, op) : begin_named(heap, op, tags, count);
+  if (status == DROWSE_OK && op->tags != NULL) return dz_op_run(op);
+  dz_unlock(&heap->lock);
+  free(op);
+  return status;
+}
