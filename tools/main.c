@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * drowse, the program: shows what is there, and puts files in device memory to sleep and wakes them.
+ */
+#include <getopt.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+static const char help[] =
+    "Usage: drowse info [-d DEVICE] [--json]\n"
+    "       drowse cycle [-d DEVICE] [-n ROUNDS] [--json] TAG=ACTION:WHAT ...\n"
+    "       drowse --help | --version\n"
+    "\n"
+    "info   shows the devices, their drivers and memory, and the settings in force.\n"
+    "cycle  loads files into device memory under tags, puts the tags to sleep, wakes them, checks every\n"
+    "       byte and every pointer, and says how long it took and what the device got back meanwhile.\n"
+    "\n"
+    "  TAG=offload:FILE     sleeps, and the file's bytes wait in host memory\n"
+    "  TAG=discard:SIZE     SIZE bytes (64MiB, 1.5GiB) that sleep without contents\n"
+    "  TAG=keep:FILE        stays awake\n"
+    "  A tag may be given several times, with one action.\n"
+    "\n"
+    "  -d, --device=DEVICE  cuda:N, cuda:GPU-<uuid>, host, host:SIZE, or auto: cuda:0 where there is one,\n"
+    "                       else host. Default: $DROWSE_DEVICE, else auto\n"
+    "  -n, --rounds=ROUNDS  how many times to sleep and wake; default: 1\n"
+    "      --json           exact bytes and seconds, as JSON\n"
+    "  -h, --help           this text\n"
+    "  -V, --version        the version\n"
+    "\n"
+    "Exit status: 0 all is whole, 1 something failed, 2 the command line makes no sense.\n";
+
+static int print(const char *text) {
+  fputs(text, stdout);
+  return dz_output_done() ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* What stands before the subcommand: options, or nothing at all. */
+static int run_without_command(int argc, char **argv) {
+  static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+  opterr = 0;
+  int option = getopt_long(argc, argv, "+:hV", options, NULL);
+  if (option == 'h') return print(help);
+  if (option == 'V') {
+    printf("drowse %s\n", drowse_version());
+    return print("");
+  }
+  if (argc < 2)
+    dz_say("info or cycle? Try drowse --help");
+  else if (option != -1)
+    dz_say("%s: no such option: try drowse --help", argv[1]);
+  else
+    dz_say("%s: no such command: try drowse --help", argv[1]);
+  return DZ_EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+  setlocale(LC_CTYPE, "");
+  static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+  } commands[] = {{"info", dz_info}, {"cycle", dz_cycle}};
+  for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++) {
+    if (strcmp(argv[1], commands[i].name) != 0) continue;
+    if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) return print(help);
+    dz_say_command(commands[i].name);
+    return commands[i].run(argc - 1, argv + 1);
+  }
+  return run_without_command(argc, argv);
+}
