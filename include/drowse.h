@@ -14,6 +14,7 @@
 #ifndef DROWSE_H
 #define DROWSE_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -140,16 +141,17 @@ DROWSE_API const drowse_tag *drowse_tag_get(const char *name) DROWSE_CHECKED;
 /* Pushes the frame (tag, expandable) on this thread's stack and writes the token that ends it; after a failure *scope is the
  * empty token. NULL tag: the enclosing frame's. Allocates memory at a thread's first scope and at a tag's first use, else never.
  * DROWSE_ERR_INVALID: scope is NULL, or tag or expandable is no such thing; DROWSE_ERR_SCOPE: 64 scopes are open;
- * DROWSE_ERR_NO_HOST_MEMORY. A thread's frames end with the thread. Since 0.1. */
+ * DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_HOOK: the framework's flag could not be set. Waits only while a framework's hook runs. A
+ * thread's frames end with the thread. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_enter(drowse_scope *scope, const char *tag, drowse_expandable expandable) DROWSE_CHECKED;
 
 /* The same with an interned tag, or NULL: the enclosing frame's. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_enter_tag(drowse_scope *scope, const drowse_tag *tag,
                                                 drowse_expandable expandable) DROWSE_CHECKED;
 
-/* Makes current again exactly the frame that was current at the enter that wrote *scope, whatever was pushed since. The empty token:
- * DROWSE_OK. DROWSE_ERR_INVALID: scope is NULL; DROWSE_ERR_SCOPE: the scope has ended already, or is another thread's: nothing
- * changes. Since 0.1. */
+/* Makes current again exactly the frame that was current at the enter that wrote *scope, whatever was pushed since. The empty
+ * token: DROWSE_OK. DROWSE_ERR_INVALID: scope is NULL; DROWSE_ERR_SCOPE: the scope has ended already, or is another thread's:
+ * nothing changes. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_leave(drowse_scope *scope);
 
 /* The current frame; with no scope open ("default", INHERIT, 0). Async-signal-safe; writes nothing. Since 0.1. */
@@ -158,15 +160,15 @@ DROWSE_API drowse_frame drowse_scope_current(void);
 /* What DROWSE_SCOPE is made of. Not for direct use. */
 typedef struct drowse_scope_loop {
   drowse_scope scope;
-  bool open;
+  bool begun;
 } drowse_scope_loop;
 
-static inline drowse_scope_loop drowse_scope_loop_begin(drowse_status *status, const char *tag, drowse_expandable expandable) {
-  drowse_scope_loop loop = {DROWSE_SCOPE_NONE, false};
-  drowse_status entered = drowse_scope_enter(&loop.scope, tag, expandable);
+static inline bool drowse_scope_loop_begin(drowse_scope_loop *loop, drowse_status *status, const char *tag,
+                                           drowse_expandable expandable) {
+  drowse_status entered = drowse_scope_enter(&loop->scope, tag, expandable);
+  loop->begun = true;
   if (status != NULL) *status = entered;
-  loop.open = entered == DROWSE_OK;
-  return loop;
+  return entered == DROWSE_OK;
 }
 
 static inline void drowse_scope_loop_end(drowse_scope_loop *loop) {
@@ -174,10 +176,9 @@ static inline void drowse_scope_loop_end(drowse_scope_loop *loop) {
 }
 
 #define DROWSE_SCOPE_NAME_(line) drowse_scope_loop_##line
-#define DROWSE_SCOPE_LOOP_(status, tag, expandable, line)                                                      \
-  for (drowse_scope_loop DROWSE_SCOPE_NAME_(line)                                                              \
-           __attribute__((cleanup(drowse_scope_loop_end))) = drowse_scope_loop_begin(status, tag, expandable); \
-       DROWSE_SCOPE_NAME_(line).open; DROWSE_SCOPE_NAME_(line).open = false)
+#define DROWSE_SCOPE_LOOP_(status, tag, expandable, line)                                                                       \
+  for (drowse_scope_loop DROWSE_SCOPE_NAME_(line) __attribute__((cleanup(drowse_scope_loop_end))) = {DROWSE_SCOPE_NONE, false}; \
+       !DROWSE_SCOPE_NAME_(line).begun && drowse_scope_loop_begin(&DROWSE_SCOPE_NAME_(line), status, tag, expandable);)
 #define DROWSE_SCOPE_AT_(status, tag, expandable, line) DROWSE_SCOPE_LOOP_(status, tag, expandable, line)
 
 /* DROWSE_SCOPE("weights", DROWSE_EXPANDABLE_INHERIT) { ... } runs the block inside a scope, which ends however the block is left:
@@ -188,6 +189,93 @@ static inline void drowse_scope_loop_end(drowse_scope_loop *loop) {
 
 /* The same, and stores the status of the enter in the lvalue status. Since 0.1. */
 #define DROWSE_SCOPE_TRY(status, tag, expandable) DROWSE_SCOPE_AT_(&(status), tag, expandable, __LINE__)
+
+/* A place on a stack of frames to come back to: a value. Since 0.1. */
+typedef struct drowse_mark {
+  uint64_t opaque[2];
+} drowse_mark;
+
+/* The current place. Async-signal-safe; writes nothing. Since 0.1. */
+DROWSE_API drowse_mark drowse_scope_mark(void);
+
+/* Ends all scopes that were entered since the mark; a mark on another stack of frames, which no other thread runs on, makes that
+ * one current. DROWSE_ERR_SCOPE: the mark is another thread's, its stack is gone, or its scope has ended: nothing changes;
+ * DROWSE_ERR_HOOK: the scopes have ended, but a framework's hook failed. Since 0.1. */
+DROWSE_API drowse_status drowse_scope_unwind(drowse_mark mark);
+
+/* A jmp_buf that knows its scopes. It is used as one is: by the thread that set it, while the function that set it runs. Since
+ * 0.1. */
+typedef struct drowse_jump {
+  drowse_mark mark;
+  jmp_buf env; /* for sigsetjmp() too: libc has one type for both */
+} drowse_jump;
+
+/* Notes the current place in the jump and returns it; what the macros below are made of. Async-signal-safe. Since 0.1. */
+DROWSE_API drowse_jump *drowse_jump_arm(drowse_jump *jump);
+
+/* setjmp() and sigsetjmp() for a drowse_jump *: valid wherever those are, 0 at first and drowse_longjmp()'s value when it jumps
+ * here. Async-signal-safe. Since 0.1. */
+#define drowse_setjmp(jump) setjmp(drowse_jump_arm(jump)->env)
+#define drowse_sigsetjmp(jump, savemask) sigsetjmp(drowse_jump_arm(jump)->env, savemask)
+
+/* Ends all scopes that were entered since the jump was set, on this stack of frames or, where it was set on another one, that
+ * one; then jumps there as longjmp() and siglongjmp() do: value 0 arrives as 1. C++: no object with a destructor may be passed.
+ * May be called from a signal handler wherever longjmp() may and the place it interrupted is not the first use of a thread's
+ * scopes or of a tag; not to another stack of frames. Since 0.1. */
+DROWSE_API void drowse_longjmp(drowse_jump *jump, int value) __attribute__((noreturn));
+
+/* A stack of frames of its own: for coroutines, fibers and tasks, which take their scopes along. */
+typedef struct drowse_stack drowse_stack;
+
+/* Makes a stack of frames, which drowse_stack_destroy() ends; after a failure *stack is NULL. DROWSE_ERR_INVALID;
+ * DROWSE_ERR_NO_HOST_MEMORY. Since 0.1. */
+DROWSE_API drowse_status drowse_stack_create(drowse_stack **stack) DROWSE_CHECKED;
+
+/* The same for a coroutine whose C stack is bytes at low: frames of functions there that were left by a plain longjmp() can be
+ * told then. Since 0.1. */
+DROWSE_API drowse_status drowse_stack_create_at(drowse_stack **stack, void *low, size_t bytes) DROWSE_CHECKED;
+
+/* Makes to this thread's current stack of frames, NULL its own, and stores the one before in *from, unless from is NULL; NULL
+ * stands for the thread's own there too. To be called beside the switch of the C stack, before or behind it. Runs no hook.
+ * DROWSE_ERR_BUSY: another thread runs on it, nothing changes and *from is the current one. Since 0.1. */
+DROWSE_API drowse_status drowse_stack_swap(drowse_stack *to, drowse_stack **from);
+
+/* The same; returns the one before. After a failure the current one stays. Since 0.1. */
+DROWSE_API drowse_stack *drowse_stack_switch(drowse_stack *to);
+
+/* Ends the stack's scopes and the stack. If it is this thread's current one the thread's own becomes current; it must not be
+ * another thread's. NULL: nothing. Since 0.1. */
+DROWSE_API void drowse_stack_destroy(drowse_stack *stack);
+
+/* ---- a hosting framework's flag
+ *
+ * A framework with an allocator of its own (PyTorch) has one flag for the whole process that says whether its memory comes from
+ * expandable segments. While a framework is attached, that flag is off exactly while some stack's current frame says
+ * DROWSE_EXPANDABLE_OFF, and what it was before at all other times. */
+
+/* drowse_framework.flags: in a forked child the framework is left alone. Since 0.1. */
+enum { DROWSE_FRAMEWORK_PARENT_ONLY = 1 };
+
+/* How to get at the flag. Hooks run one after another, on the thread that enters or ends a scope, with signals blocked. They
+ * return 0 or an error; they must not jump, throw, fork or end the thread; scopes that they enter they leave. Since 0.1. */
+typedef struct drowse_framework {
+  size_t struct_size;
+  uint32_t flags;
+  void *context;
+  int (*get_expandable)(void *context, bool *on); /* the live value */
+  int (*set_expandable)(void *context, bool on);  /* must leave every other setting as it was */
+  uint64_t (*stamp)(void *context); /* changes whenever anyone sets anything; NULL: there is none. With it a change that
+                                       somebody else makes while the flag is off is left as it is */
+} drowse_framework;
+
+/* Attaches a framework, which is copied; scopes that are open count. DROWSE_ERR_INVALID; DROWSE_ERR_BUSY: one is attached
+ * already; DROWSE_ERR_HOOK; DROWSE_ERR_UNSUPPORTED. Since 0.1. */
+DROWSE_API drowse_status drowse_framework_attach(const drowse_framework *framework);
+
+/* Turns the flag back to what it was and detaches: behind it no hook runs. DROWSE_ERR_NOT_FOUND: none is attached;
+ * DROWSE_ERR_BUSY: called from a hook; DROWSE_ERR_HOOK: the flag could not be turned back, the framework stays attached. Since
+ * 0.1. */
+DROWSE_API drowse_status drowse_framework_detach(void);
 
 /* ---- devices and heaps ------------------------------------------------------------------------------------------------------
  */
@@ -456,6 +544,60 @@ typedef struct drowse_block {
 /* Fills *block, up to block->struct_size bytes, with the live block that ptr points into. DROWSE_ERR_INVALID;
  * DROWSE_ERR_NOT_FOUND: none. Since 0.1. */
 DROWSE_API drowse_status drowse_block_get(drowse_heap *heap, const void *ptr, drowse_block *block);
+
+/* ---- settings strings ------------------------------------------------------------------------------------------------------
+ *
+ * What PYTORCH_CUDA_ALLOC_CONF holds and a heap's settings are written in: "key:value,key:value", where a value is a word or a
+ * list, "[1:2,4:8,>:16]". These two functions allocate nothing, look at no locale and read no environment variable. */
+
+/* Whose rules hold. The two of PyTorch are those of its CUDA builds: they accept and refuse what the version does, whatever it
+ * was meant to do (a trailing comma, "512MB", "-1"), but do not ask which backend is loaded. STRICT refuses all that is doubtful:
+ * unknown keys, keys named twice, spaces inside words (around them they are fine), numbers that are not plain, lists out of
+ * order. What it accepts TORCH_2_10 accepts too, and reads the same. Since 0.1. */
+typedef enum drowse_settings_dialect {
+  DROWSE_SETTINGS_STRICT,
+  DROWSE_SETTINGS_TORCH_2_9,
+  DROWSE_SETTINGS_TORCH_2_10
+} drowse_settings_dialect;
+
+/* The key backend. Since 0.1. */
+typedef enum drowse_settings_backend { DROWSE_SETTINGS_NATIVE, DROWSE_SETTINGS_CUDA_MALLOC_ASYNC } drowse_settings_backend;
+
+/* What a settings string says; what it does not name has its default: the state of a process that starts with it. The key has the
+ * member's name, with _mb behind it where that is said. Since 0.1. */
+typedef struct drowse_settings {
+  size_t struct_size;
+  bool expandable_segments;               /* default false. A heap's own default is true */
+  uint64_t max_split_size;                /* bytes, key in MiB (_mb); larger blocks are not split; default UINT64_MAX: all are */
+  uint64_t max_non_split_rounding;        /* bytes, key in MiB (_mb): how much larger a reused block may be; default 20 MiB */
+  double garbage_collection_threshold;    /* fraction of the memory allowed, above 0 and below 1; default 0: none is collected */
+  uint64_t roundup_power2_divisions[16];  /* [i]: sizes from 2^i MiB, the first also below, the last also above, are rounded up
+                                             to one of so many steps between powers of 2; default 0, like 1: no rounding */
+  drowse_settings_backend backend;        /* default native */
+  bool release_lock_on_cudamalloc;        /* default false; key also release_lock_on_hipmalloc */
+  bool graph_capture_record_stream_reuse; /* default false */
+  bool pinned_use_cuda_host_register;     /* default false; key also pinned_use_hip_host_register */
+  bool pinned_use_background_threads;     /* default false */
+  uint64_t pinned_num_register_threads;   /* a power of 2, at most 128; default 1 */
+  uint64_t pinned_reserve_segment_size;   /* bytes, key in MiB (_mb), UINT64_MAX: more than fits; default 0: none; not in 2.9 */
+  double per_process_memory_fraction;     /* fraction of the device's memory, 0 to 1; default 1; not in 2.9 */
+} drowse_settings;
+
+/* Reads text (NULL is as "") into *settings. DROWSE_ERR_INVALID: settings is NULL or of no size, or there is no such dialect;
+ * DROWSE_ERR_SETTINGS: the dialect refuses the text, drowse_last_error() says why, and *error_offset, unless error_offset is
+ * NULL, is the offset of the first byte of what is wrong, or the text's length if something is missing at its end. A number of
+ * more than 1,023 characters is refused in every dialect where it is a fraction. Since 0.1. */
+DROWSE_API drowse_status drowse_settings_parse(const char *text, drowse_settings_dialect dialect, drowse_settings *settings,
+                                               size_t *error_offset) DROWSE_CHECKED;
+
+/* Writes text (NULL is as "") with the key's value changed to out: everywhere it is named, also by its other name; where it is
+ * not, "key:value" is put in front. All the rest stays byte for byte. What a dialect accepts it accepts afterwards if it accepts
+ * the new pair by itself. The key and the value need not be known to this version: a key is a word, a value a word or a list.
+ * *out_bytes is the room at out, and becomes what the result takes, with its NUL; out NULL: only that. text and out must not
+ * overlap. DROWSE_ERR_INVALID: key, value or out_bytes is NULL or not of that form, or the room is too small: out is untouched,
+ * *out_bytes is what is needed; DROWSE_ERR_SETTINGS: text has a key with no value, or a value with no key. Since 0.1. */
+DROWSE_API drowse_status drowse_settings_edit(const char *text, const char *key, const char *value, char *out,
+                                              size_t *out_bytes) DROWSE_CHECKED;
 
 #ifdef __cplusplus
 }

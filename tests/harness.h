@@ -15,12 +15,12 @@
 #include <stdlib.h>
 
 /* Each test is a case of its own, named after it. */
-#define HARNESS_TEST(suite, test)             \
-  do {                                        \
-    TCase *test_case = tcase_create(#test);   \
-    tcase_set_timeout(test_case, 120);        \
-    tcase_add_test(test_case, test);          \
-    suite_add_tcase(suite, test_case);        \
+#define HARNESS_TEST(suite, test)           \
+  do {                                      \
+    TCase *test_case = tcase_create(#test); \
+    tcase_set_timeout(test_case, 120);      \
+    tcase_add_test(test_case, test);        \
+    suite_add_tcase(suite, test_case);      \
   } while (0)
 
 static inline int harness_run(Suite *suite) {
@@ -33,11 +33,11 @@ static inline int harness_run(Suite *suite) {
 
 #define ck_ok(call) harness_status(call, DROWSE_OK, #call)
 #define ck_status(call, expected) harness_status(call, expected, #call)
-#define harness_status(call, expected, text)                                                                            \
-  do {                                                                                                                  \
-    drowse_status harness_got = (call);                                                                                 \
-    ck_assert_msg(harness_got == (expected), "%s: %s, not %s: %s", text, drowse_status_name(harness_got),               \
-                  drowse_status_name(expected), drowse_last_error());                                                   \
+#define harness_status(call, expected, text)                                                              \
+  do {                                                                                                    \
+    drowse_status harness_got = (call);                                                                   \
+    ck_assert_msg(harness_got == (expected), "%s: %s, not %s: %s", text, drowse_status_name(harness_got), \
+                  drowse_status_name(expected), drowse_last_error());                                     \
   } while (0)
 
 #endif

@@ -37,15 +37,19 @@ int dz_arena_init(struct arena *arena, const struct driver *driver, uint64_t lim
   return dz_lock_init(&arena->lock, DZ_RANK_ARENA);
 }
 
-static void unmap_chunk(const struct arena *arena, const struct chunk *chunk) {
-  if (chunk->pinned) (void)arena->driver->MemHostUnregister(chunk->memory);
+/* false: the driver would not unpin it. */
+static bool unmap_chunk(const struct arena *arena, const struct chunk *chunk) {
+  bool unpinned = !chunk->pinned || arena->driver->MemHostUnregister(chunk->memory) == CUDA_SUCCESS;
   (void)munmap(chunk->memory, chunk->bytes);
+  return unpinned;
 }
 
-void dz_arena_end(struct arena *arena) {
-  for (struct chunk *chunk = arena->chunks; chunk != NULL; chunk = chunk->next) unmap_chunk(arena, chunk);
+bool dz_arena_end(struct arena *arena) {
+  bool unpinned = true;
+  for (struct chunk *chunk = arena->chunks; chunk != NULL; chunk = chunk->next) unpinned &= unmap_chunk(arena, chunk);
   dz_slab_end(&arena->spaces);
   dz_lock_destroy(&arena->lock);
+  return unpinned;
 }
 
 /* Cuts bytes off the beginning of a free space; false: no memory for the rest's metadata. */
@@ -100,18 +104,29 @@ void dz_arena_give(struct arena *arena, struct range *space) {
   dz_unlock(&arena->lock);
 }
 
-/* Whether bytes more may be touched. */
-static drowse_status check_room(struct arena *arena, uint64_t bytes) {
+/* Counts bytes more in before they are mapped, so that growths at once keep the limit together. */
+static drowse_status charge(struct arena *arena, uint64_t bytes) {
   dz_lock(&arena->lock);
   uint64_t have = arena->chunk_bytes;
+  bool fits = arena->limit == 0 || (have <= arena->limit && bytes <= arena->limit - have);
+  if (fits) arena->chunk_bytes += bytes;
   dz_unlock(&arena->lock);
-  if (arena->limit != 0 && (have > arena->limit || bytes > arena->limit - have)) {
-    dz_error(DROWSE_ERR_NO_HOST_MEMORY,
-             "%" PRIu64 " more bytes of host memory for backups: %" PRIu64 " of the limit of %" PRIu64 " are in use", bytes, have,
-             arena->limit);
-    dz_error_bytes(bytes, arena->limit > have ? arena->limit - have : 0, 0);
-    return DROWSE_ERR_NO_HOST_MEMORY;
-  }
+  if (fits) return DROWSE_OK;
+  dz_error(DROWSE_ERR_NO_HOST_MEMORY,
+           "%" PRIu64 " more bytes of host memory for backups: %" PRIu64 " of the limit of %" PRIu64 " are in use", bytes, have,
+           arena->limit);
+  dz_error_bytes(bytes, arena->limit > have ? arena->limit - have : 0, 0);
+  return DROWSE_ERR_NO_HOST_MEMORY;
+}
+
+static void uncharge(struct arena *arena, uint64_t bytes) {
+  dz_lock(&arena->lock);
+  arena->chunk_bytes -= bytes;
+  dz_unlock(&arena->lock);
+}
+
+/* Whether the machine can give bytes more. */
+static drowse_status check_available(uint64_t bytes) {
   uint64_t available = dz_host_available();
   if (bytes <= available) return DROWSE_OK;
   dz_error(DROWSE_ERR_NO_HOST_MEMORY, "%" PRIu64 " more bytes of host memory for backups: the machine or its cgroup has %" PRIu64,
@@ -165,19 +180,16 @@ static bool take_nodes(struct arena *arena, struct chunk **chunk, struct space *
   return reserved;
 }
 
-drowse_status dz_arena_grow(struct arena *arena, uint64_t bytes) {
+/* Maps a charged chunk and puts it into the arena as one free space. */
+static drowse_status add_chunk(struct arena *arena, uint64_t bytes) {
   struct chunk *chunk;
   struct space *space;
-  bytes = dz_round_up(bytes, bytes < huge_page_bytes ? page_bytes : huge_page_bytes);
-  drowse_status status = check_room(arena, bytes);
-  if (status != DROWSE_OK) return status;
   if (!take_nodes(arena, &chunk, &space)) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of backups");
-  status = map_chunk(arena, chunk, bytes);
+  drowse_status status = map_chunk(arena, chunk, bytes);
   dz_lock(&arena->lock);
   if (status == DROWSE_OK) {
     chunk->next = arena->chunks;
     arena->chunks = chunk;
-    arena->chunk_bytes += bytes;
     if (chunk->pinned) arena->pinned_bytes += bytes;
     space->range.base = (uint64_t)(uintptr_t)chunk->memory;
     space->range.bytes = bytes;
@@ -187,6 +199,16 @@ drowse_status dz_arena_grow(struct arena *arena, uint64_t bytes) {
     dz_slab_give(&arena->spaces, space);
   }
   dz_unlock(&arena->lock);
+  return status;
+}
+
+drowse_status dz_arena_grow(struct arena *arena, uint64_t bytes) {
+  bytes = dz_round_up(bytes, bytes < huge_page_bytes ? page_bytes : huge_page_bytes);
+  drowse_status status = charge(arena, bytes);
+  if (status != DROWSE_OK) return status;
+  status = check_available(bytes);
+  if (status == DROWSE_OK) status = add_chunk(arena, bytes);
+  if (status != DROWSE_OK) uncharge(arena, bytes);
   return status;
 }
 

@@ -19,15 +19,15 @@ struct arena {
   struct slab spaces;
   struct bins free;
   struct chunk *chunks;
-  uint64_t chunk_bytes;  /* mapped and resident */
+  uint64_t chunk_bytes;  /* mapped and resident, or about to be */
   uint64_t pinned_bytes; /* ... of which pinned */
 };
 
 /* 0 or errno. */
 int dz_arena_init(struct arena *arena, const struct driver *driver, uint64_t limit);
 
-/* Gives all memory back; the driver's context must be current. No space may be in use. */
-void dz_arena_end(struct arena *arena);
+/* Gives all memory back; the driver's context must be current. No space may be in use. false: the driver has not unpinned all. */
+bool dz_arena_end(struct arena *arena);
 
 /* A space of bytes; NULL: there is none as large, or no memory for its metadata. */
 struct range *dz_arena_take(struct arena *arena, uint64_t bytes);

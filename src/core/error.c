@@ -97,6 +97,10 @@ static struct error *failure_record(void) {
   return failure = record;
 }
 
+void dz_error_prepare(void) {
+  (void)failure_record();
+}
+
 static struct error *failure_start(drowse_status status) {
   struct error *record = failure_record();
   if (record == NULL) {

@@ -10,6 +10,10 @@
 
 #include "drowse.h"
 
+/* Makes the calling thread's record of a failure, if it has none: for what may fail with a lock held later, where nothing may be
+ * allocated. */
+void dz_error_prepare(void);
+
 /* Stores a failure with its text (cut at 511 bytes) and returns status. Preserves errno. Allocates nothing after the thread's
  * first use; where that first use finds no memory the text is that of the status. */
 drowse_status dz_error(drowse_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));

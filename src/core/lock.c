@@ -60,6 +60,22 @@ void dz_unlock(struct lock *lock) {
   note_unlocked(lock);
 }
 
+void dz_lock_for_fork(struct lock *lock) {
+  (void)pthread_mutex_lock(&lock->mutex);
+}
+
+void dz_unlock_for_fork(struct lock *lock) {
+  (void)pthread_mutex_unlock(&lock->mutex);
+}
+
+void dz_lock_remake(struct lock *lock, bool taken) {
+  static const pthread_mutex_t made = PTHREAD_MUTEX_INITIALIZER;
+  if (taken)
+    (void)pthread_mutex_unlock(&lock->mutex);
+  else
+    lock->mutex = made;
+}
+
 int dz_cond_init(pthread_cond_t *cond) {
   pthread_condattr_t attributes;
   int code = pthread_condattr_init(&attributes);

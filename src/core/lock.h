@@ -13,10 +13,13 @@
 
 /* The order in which locks nest: outermost first. */
 enum lock_rank {
-  DZ_RANK_REGISTRY, /* names of tags */
-  DZ_RANK_HEAP,     /* one heap: tags and their states, segments, blocks, operations */
-  DZ_RANK_ARENA,    /* one arena: what of it is free */
-  DZ_RANK_LEAF      /* nothing is taken inside: the log's sink, a driver's tables */
+  DZ_RANK_NAMES,   /* names of tags */
+  DZ_RANK_STACKS,  /* the list of all stacks of frames */
+  DZ_RANK_ARBITER, /* waiting for a framework's hook to end */
+  DZ_RANK_HEAPS,   /* the list of all heaps */
+  DZ_RANK_HEAP,    /* one heap: tags and their states, segments, blocks, operations */
+  DZ_RANK_ARENA,   /* one arena: what of it is free */
+  DZ_RANK_LEAF     /* nothing is taken inside: the log's sink, a driver's tables */
 };
 
 struct lock {
@@ -31,6 +34,12 @@ int dz_lock_init(struct lock *lock, enum lock_rank rank); /* 0 or errno */
 void dz_lock_destroy(struct lock *lock);
 void dz_lock(struct lock *lock);
 void dz_unlock(struct lock *lock);
+
+/* For fork's handlers, which take many locks of one rank: not checked. Remake: in a child; taken: by this thread, in prepare,
+ * else by whoever is gone. */
+void dz_lock_for_fork(struct lock *lock);
+void dz_unlock_for_fork(struct lock *lock);
+void dz_lock_remake(struct lock *lock, bool taken);
 
 /* Debug builds: asserts that the calling thread holds a lock of that rank. */
 void dz_lock_assert_held(const struct lock *lock);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "core/fork.h"
 #include "core/lock.h"
 
 struct sink {
@@ -42,4 +43,25 @@ void dz_log(int level, const char *format, ...) {
     now.log(now.context, level, text);
   }
   errno = saved;
+}
+
+/* ---- fork */
+
+static void prepare(void) {
+  dz_lock_for_fork(&sink_lock);
+}
+
+static void parent(void) {
+  dz_unlock_for_fork(&sink_lock);
+}
+
+static void child(bool held) {
+  if (!held) sink = (struct sink){NULL, NULL}; /* perhaps half written */
+  dz_lock_remake(&sink_lock, held);
+}
+
+static struct fork_part part = {.rank = DZ_RANK_LEAF, .prepare = prepare, .parent = parent, .child = child};
+
+static __attribute__((constructor)) void begin(void) {
+  dz_fork_register(&part);
 }

@@ -104,11 +104,10 @@ static drowse_status fill(struct driver *driver, const struct resolver *resolver
 
 /* ---- loading */
 
-/* One that the program has loaded already is preferred: it may be from a path of its own. It stays loaded for good: a driver does
- * not survive its own unloading. NULL: there is none, and dlerror() says why. */
+/* One that the program has loaded already, from wherever, is this one: the loader goes by its name. It stays loaded for good: a
+ * driver does not survive its own unloading. NULL: there is none, and dlerror() says why. */
 static void *open_library(void) {
-  void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  return library != NULL ? library : dlopen("libcuda.so.1", RTLD_NOW);
+  return dlopen("libcuda.so.1", RTLD_NOW);
 }
 
 static drowse_status load(const struct driver **driver) {

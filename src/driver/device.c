@@ -58,7 +58,15 @@ static bool read_digits(const char **text, uint64_t *number, unsigned *count) {
   return true;
 }
 
-/* The number is digits without the point, to be divided by a power of ten: so it stays exact. */
+/* Takes as many factors of prime as wanted out of two numbers together; false: there are not so many. */
+static bool take_factors(uint64_t prime, unsigned wanted, uint64_t *first, uint64_t *second) {
+  for (; wanted != 0 && *first % prime == 0; wanted--) *first /= prime;
+  for (; wanted != 0 && *second % prime == 0; wanted--) *second /= prime;
+  return wanted == 0;
+}
+
+/* The number is digits without the point, so it has to be divided by ten for each digit of the fraction. Dividing first keeps it
+ * exact and within 64 bits; where twos or fives are missing the size is not a whole number of bytes. */
 bool dz_parse_bytes(const char *text, uint64_t *bytes) {
   uint64_t number = 0, unit = 0, product;
   unsigned whole, fraction = 0;
@@ -68,14 +76,9 @@ bool dz_parse_bytes(const char *text, uint64_t *bytes) {
     if (!read_digits(&text, &number, &fraction) || fraction == 0) return false;
   }
   if (!unit_of(text, &unit)) return false;
-  /* Taking tens out of the number and the unit first keeps "1.50GiB" from overflowing where "1.5GiB" does not. */
-  for (; fraction != 0 && number % 10 == 0; fraction--) number /= 10;
-  for (; fraction != 0 && unit % 10 == 0; fraction--) unit /= 10;
+  if (number == 0) fraction = 0;
+  if (!take_factors(2, fraction, &unit, &number) || !take_factors(5, fraction, &unit, &number)) return false;
   if (__builtin_mul_overflow(number, unit, &product)) return false;
-  for (; fraction != 0; fraction--) {
-    if (product % 10 != 0) return false; /* not a whole number of bytes */
-    product /= 10;
-  }
   *bytes = product;
   return true;
 }
@@ -309,7 +312,7 @@ static bool tell_cuda(int (*each)(void *context, const drowse_device *device), v
     return each(context, &driver) != 0;
   }
   for (int ordinal = 0; ordinal < count; ordinal++) {
-    char name[16];
+    char name[24];
     (void)snprintf(name, sizeof name, "cuda:%d", ordinal);
     const drowse_device device = describe_name(name);
     if (each(context, &device) != 0) return true;

@@ -38,8 +38,8 @@
   X(CtxGetCurrent, 4000, NEEDED, (CUcontext * context))                                                              \
   X(CtxSetCurrent, 4000, NEEDED, (CUcontext context))                                                                \
   X(CtxGetDevice, 2000, NEEDED, (CUdevice * device))                                                                 \
-  X(CtxSynchronize, 2000, NEEDED, (void))  \
-  X(CtxRecordEvent, 12050, OPTIONAL, (CUcontext context, CUevent event))                                                                            \
+  X(CtxSynchronize, 2000, NEEDED, (void))                                                                            \
+  X(CtxRecordEvent, 12050, OPTIONAL, (CUcontext context, CUevent event))                                             \
   X(MemGetInfo, 3020, NEEDED, (size_t * free_bytes, size_t * total_bytes))                                           \
   X(MemGetAllocationGranularity, 10020, NEEDED,                                                                      \
     (size_t * granularity, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags option))                \

@@ -55,29 +55,25 @@ static drowse_status access_backup(const struct block *block, const struct acces
   return DROWSE_OK;
 }
 
-/* Lets the copy stream wait for what is now on the block's stream; a retired stream's work was its owner's to wait for. */
-static drowse_status follow_stream(const drowse_heap *heap, const struct stream *stream) {
+/* Lets the copy stream wait for what is now on the block's stream. */
+static drowse_status follow_stream(const drowse_heap *heap, CUstream stream) {
   const struct driver *driver = &heap->device.driver;
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
   CUevent event;
-  if (stream->retired) return DROWSE_OK;
-  CUresult code = driver->StreamIsCapturing(stream->handle, &capture);
+  CUresult code = driver->StreamIsCapturing(stream, &capture);
   if (code == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || capture != CU_STREAM_CAPTURE_STATUS_NONE) {
-    return dz_error(DROWSE_ERR_BUSY, "stream %p, the block's, is capturing a graph", (void *)stream->handle);
+    return dz_error(DROWSE_ERR_BUSY, "stream %p, the block's, is capturing a graph", (void *)stream);
   }
   if (code == CUDA_SUCCESS) code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
-  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "following stream %p", (void *)stream->handle);
-  code = driver->EventRecord(event, stream->handle);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "following stream %p", (void *)stream);
+  code = driver->EventRecord(event, stream);
   if (code == CUDA_SUCCESS) code = driver->StreamWaitEvent(heap->copy_stream, event, 0);
   (void)driver->EventDestroy(event);
-  return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "following stream %p", (void *)stream->handle);
+  return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "following stream %p", (void *)stream);
 }
 
-/* An awake tag's bytes are on the device. The tag is pinned. */
-static drowse_status access_device(const drowse_heap *heap, const struct stream *stream, const struct access *access) {
+static drowse_status copy(const drowse_heap *heap, const struct access *access) {
   const struct driver *driver = &heap->device.driver;
-  drowse_status status = follow_stream(heap, stream);
-  if (status != DROWSE_OK) return status;
   CUresult code = access->in ? driver->MemcpyHtoDAsync(access->address, access->host, access->bytes, heap->copy_stream)
                              : driver->MemcpyDtoHAsync(access->host, access->address, access->bytes, heap->copy_stream);
   CUresult synchronized = driver->StreamSynchronize(heap->copy_stream);
@@ -87,19 +83,33 @@ static drowse_status access_device(const drowse_heap *heap, const struct stream 
                          (void *)(uintptr_t)access->address);
 }
 
-/* What the state of the block's tag allows. With the lock held, which is let go for the device's copy. */
-static drowse_status access_block(drowse_heap *heap, const struct block *block, const struct access *access) {
+/* An awake tag's bytes are on the device. With the lock held, which is let go for the copy; the pin keeps the tag from falling
+ * asleep. */
+static drowse_status access_device(const struct block *block, const struct access *access) {
   struct tag *tag = block->segment->pool->tag;
-  const struct stream *stream = block->stream;
-  drowse_status status = DROWSE_OK;
+  drowse_heap *heap = tag->heap;
+  struct guard guard;
+  bool follow = !block->stream->retired; /* else its work was its owner's to wait for */
+  CUstream stream = dz_stream_waitable(block->stream->handle);
+  dz_tag_pin(tag);
+  dz_unlock(&heap->lock);
+  drowse_status status = dz_guard_enter(&guard, heap);
+  if (status == DROWSE_OK) {
+    if (follow) status = follow_stream(heap, stream);
+    if (status == DROWSE_OK) status = copy(heap, access);
+    status = dz_guard_leave(&guard, status);
+  }
+  dz_lock(&heap->lock);
+  dz_tag_unpin(tag);
+  return status;
+}
+
+/* What the state of the block's tag allows. With the lock held. */
+static drowse_status access_block(const struct block *block, const struct access *access) {
+  const struct tag *tag = block->segment->pool->tag;
   switch (tag->state) {
   case DROWSE_AWAKE:
-    dz_tag_pin(tag);
-    dz_unlock(&heap->lock);
-    status = access_device(heap, stream, access);
-    dz_lock(&heap->lock);
-    dz_tag_unpin(tag);
-    return status;
+    return access_device(block, access);
   case DROWSE_ASLEEP:
     return access_backup(block, access);
   case DROWSE_POISONED:
@@ -108,23 +118,18 @@ static drowse_status access_block(drowse_heap *heap, const struct block *block, 
   case DROWSE_WAKING:
     break;
   }
-  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
-  dz_error_tag(tag->name->name);
-  return DROWSE_ERR_BUSY;
+  return dz_tag_busy(tag);
 }
 
 static drowse_status run_access(drowse_heap *heap, const struct access *access) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK) return status;
   if (access->host == NULL && access->bytes > 0) return dz_error(DROWSE_ERR_INVALID, "host is NULL");
-  struct guard guard;
-  status = dz_guard_enter(&guard, heap);
-  if (status != DROWSE_OK) return status;
   dz_lock(&heap->lock);
   const struct block *block = find_block(heap, access, &status);
-  if (block != NULL && access->bytes > 0) status = access_block(heap, block, access);
+  if (block != NULL && access->bytes > 0) status = access_block(block, access);
   dz_unlock(&heap->lock);
-  return dz_guard_leave(&guard, status);
+  return status;
 }
 
 DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void *host, size_t bytes) {

@@ -26,27 +26,28 @@ struct request {
 
 /* ---- pools */
 
-static struct pool *make_pool(struct tag *tag, const struct request *request) {
-  drowse_heap *heap = tag->heap;
-  struct stream *stream = dz_stream_get(heap, request->stream, request->stream_identity);
-  struct pool *pool = stream == NULL ? NULL : dz_slab_take(&heap->pool_slab);
+static struct pool *make_pool(struct tag *tag, struct stream *stream, bool expandable) {
+  struct pool *pool = dz_slab_take(&tag->heap->pool_slab);
   if (pool == NULL) {
-    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a pool");
+    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
     return NULL;
   }
   pool->tag = tag;
   pool->stream = stream;
-  pool->expandable = request->expandable;
+  pool->expandable = expandable;
   pool->next = tag->pools;
   return tag->pools = pool;
 }
 
 static struct pool *find_pool(struct tag *tag, const struct request *request) {
-  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
-    if (pool->expandable == request->expandable && pool->stream->identity == request->stream_identity && !pool->stream->retired)
-      return pool;
+  struct stream *stream = dz_stream_get(tag->heap, request->stream, request->stream_identity);
+  if (stream == NULL) {
+    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
+    return NULL;
   }
-  return make_pool(tag, request);
+  struct pool *pool = tag->pools;
+  while (pool != NULL && (pool->stream != stream || pool->expandable != request->expandable)) pool = pool->next;
+  return pool != NULL ? pool : make_pool(tag, stream, request->expandable);
 }
 
 /* ---- taking a free block */
@@ -57,6 +58,7 @@ static struct block *cut(struct block *block, uint64_t address) {
   if (rest == NULL) return NULL;
   rest->segment = block->segment;
   rest->state = block->state;
+  rest->freed_at = block->freed_at;
   dz_range_split(&block->range, address, &rest->range);
   return rest;
 }
@@ -143,13 +145,13 @@ static drowse_status fill_hole(struct pool *pool, struct block *hole, uint64_t b
   uint64_t map = dz_extent_bytes(heap, bytes, just_missing ? 0 : pool->tag->mapped_bytes);
   if (map > hole->range.bytes) map = hole->range.bytes;
   if (!claim(pool, hole, map)) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
+  struct segment *segment = hole->segment;
   dz_unlock(&heap->lock);
-  drowse_status status = dz_segment_map(hole->segment, hole->range.base, map);
+  drowse_status status = dz_segment_map(segment, hole->range.base, map);
   dz_lock(&heap->lock);
-  hole->state = status == DROWSE_OK                                              ? DZ_FREE
-                : dz_segment_touches_stuck(hole->segment, hole->range.base, map) ? DZ_STUCK
-                                                                                 : DZ_HOLE;
+  hole->state = status == DROWSE_OK ? DZ_FREE : dz_segment_touches_stuck(segment, hole->range.base, map) ? DZ_STUCK : DZ_HOLE;
   (void)dz_block_settle(hole);
+  if (status != DROWSE_OK) dz_segment_free_if_empty(segment);
   return status;
 }
 
@@ -157,16 +159,16 @@ static drowse_status fill_hole(struct pool *pool, struct block *hole, uint64_t b
 static drowse_status grow(struct pool *pool, const struct request *request) {
   uint64_t bytes = padded_bytes(request);
   uint64_t hole_bytes = dz_round_up(bytes, pool->tag->heap->granularity);
-  for (int tries = 0;; tries++) {
-    struct range *hole = dz_bins_find(&pool->holes, hole_bytes);
-    if (hole == NULL) {
-      drowse_status status = add_segment(pool, hole_bytes);
-      if (status != DROWSE_OK) return status;
-      continue;
+  drowse_status status = DROWSE_ERR_NO_DEVICE_MEMORY;
+  for (int tries = 0; status == DROWSE_ERR_NO_DEVICE_MEMORY && tries < 2; tries++) {
+    struct range *hole;
+    while ((hole = dz_bins_find(&pool->holes, hole_bytes)) == NULL) {
+      drowse_status added = add_segment(pool, hole_bytes);
+      if (added != DROWSE_OK) return added;
     }
-    drowse_status status = fill_hole(pool, (struct block *)hole, bytes, tries > 0);
-    if (status != DROWSE_ERR_NO_DEVICE_MEMORY || tries > 0) return status;
+    status = fill_hole(pool, (struct block *)hole, bytes, tries > 0);
   }
+  return status;
 }
 
 /* ---- allocating */
@@ -230,10 +232,11 @@ static drowse_status allocate_guarded(drowse_heap *heap, struct request *request
   if (status == DROWSE_OK) status = try_allocate(heap, request, ptr);
   if (status == DROWSE_ERR_NO_DEVICE_MEMORY) {
     uint64_t given = 0;
-    if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK) (void)dz_heap_give_back(heap, 0, &given);
+    (void)dz_heap_give_back(heap, 0, &given);
     status = given > 0 ? try_allocate(heap, request, ptr) : DROWSE_ERR_NO_DEVICE_MEMORY;
     if (status == DROWSE_ERR_NO_DEVICE_MEMORY) tell_out_of_memory(heap, request);
   }
+  if (status != DROWSE_OK) dz_heap_free_addresses(heap); /* of the segment that has stayed empty */
   return dz_guard_leave(&guard, status);
 }
 
@@ -243,7 +246,8 @@ static drowse_status allocate(drowse_heap *heap, struct request *request, void *
     struct error error;
     dz_error_save(&error);
     if (heap->pressure(heap->pressure_context, request->bytes) != DROWSE_OK) return dz_error_restore(&error);
-    status = allocate_guarded(heap, request, ptr);
+    status = dz_heap_check(heap); /* the hook may have forked */
+    if (status == DROWSE_OK) status = allocate_guarded(heap, request, ptr);
   }
   return status;
 }
@@ -349,7 +353,7 @@ DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *name) {
   dz_lock(&heap->lock);
   struct tag *tag = dz_tag_named(heap, name, &status);
   if (tag != NULL && (tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING)) {
-    status = dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
+    status = dz_tag_busy(tag);
   } else if (tag != NULL) {
     clear(tag);
   }
@@ -364,7 +368,6 @@ DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes) {
   uint64_t given = 0;
   status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) return status;
-  status = dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER);
-  if (status == DROWSE_OK) status = dz_heap_give_back(heap, keep_bytes, &given);
+  status = dz_heap_give_back(heap, keep_bytes, &given);
   return dz_guard_leave(&guard, status);
 }

@@ -7,11 +7,14 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "heap/stream.h"
+
 /* ---- neighbours */
 
 /* Adds the block after kept to kept. Neither is in a bin. */
 static void join_after(struct block *kept) {
   struct block *gone = dz_block_after(kept);
+  if (gone->freed_at > kept->freed_at) kept->freed_at = gone->freed_at;
   dz_range_join(&kept->range, &gone->range);
   dz_slab_give(&kept->segment->pool->tag->heap->block_slab, gone);
 }
@@ -55,6 +58,7 @@ void dz_block_end(struct block *block) {
     block->backup = NULL;
   }
   block->state = tag->state == DROWSE_ASLEEP ? DZ_HOLE : DZ_FREE;
+  block->freed_at = tag->heap->looks;
   (void)dz_block_settle(block);
 }
 
@@ -144,6 +148,7 @@ static struct block *cut_hole(struct block *hole, uint64_t address, size_t *node
   (*nodes)--;
   rest->segment = hole->segment;
   rest->state = DZ_HOLE;
+  rest->freed_at = hole->freed_at;
   dz_range_split(&hole->range, address, &rest->range);
   return rest;
 }
@@ -225,19 +230,16 @@ static bool cut_stretch(struct block **block, struct stretch stretch) {
   return true;
 }
 
-/* Finds a free block with a whole extent in an awake tag, claims that part of it, and pins the tag; NULL: there is none. */
-static struct block *claim_free(drowse_heap *heap, uint64_t most) {
+/* Finds a block of an awake tag that was free before the look and has a whole extent; NULL: there is none. */
+static struct block *find_free(drowse_heap *heap, uint64_t look, uint64_t most, struct stretch *stretch) {
   for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
     if (tag->state != DROWSE_AWAKE) continue;
     for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
       for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
         for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
-          if (block->state != DZ_FREE) continue;
-          struct stretch stretch = whole_extents(block, most);
-          if (stretch.end == 0 || !cut_stretch(&block, stretch)) continue;
-          block->state = DZ_CLAIMED;
-          dz_tag_pin(tag);
-          return block;
+          if (block->state != DZ_FREE || block->freed_at >= look) continue;
+          *stretch = whole_extents(block, most);
+          if (stretch->end != 0) return block;
         }
       }
     }
@@ -245,8 +247,17 @@ static struct block *claim_free(drowse_heap *heap, uint64_t most) {
   return NULL;
 }
 
-/* Unlinks and frees a segment that is one hole. */
-static void free_if_empty(struct segment *segment) {
+/* Claims the whole extents of such a block and pins its tag. */
+static struct block *claim_free(drowse_heap *heap, uint64_t look, uint64_t most) {
+  struct stretch stretch;
+  struct block *block = find_free(heap, look, most, &stretch);
+  if (block == NULL || !cut_stretch(&block, stretch)) return NULL;
+  block->state = DZ_CLAIMED;
+  dz_tag_pin(block->segment->pool->tag);
+  return block;
+}
+
+void dz_segment_free_if_empty(struct segment *segment) {
   if (segment->extents != NULL || segment->first->state != DZ_HOLE || segment->first->range.after != NULL) return;
   dz_bins_drop(&segment->pool->holes, &segment->first->range);
   struct segment **at = &segment->pool->segments;
@@ -291,7 +302,7 @@ static uint64_t unmap_claimed(drowse_heap *heap, struct block *block, uint64_t (
   dz_lock(&heap->lock);
   block->state = stuck_bytes == 0 ? DZ_HOLE : DZ_STUCK;
   (void)dz_block_settle(block);
-  free_if_empty(segment);
+  dz_segment_free_if_empty(segment);
   return stuck_bytes;
 }
 
@@ -307,13 +318,27 @@ static uint64_t retry_stuck(drowse_heap *heap) {
   return stuck_bytes;
 }
 
+/* A look for more than keep_bytes of unused memory. */
+static uint64_t begin_look(drowse_heap *heap, uint64_t keep_bytes, bool *found) {
+  struct stretch stretch;
+  dz_lock(&heap->lock);
+  uint64_t look = ++heap->looks;
+  *found = free_bytes(heap) > keep_bytes && find_free(heap, look, UINT64_MAX, &stretch) != NULL;
+  dz_unlock(&heap->lock);
+  return look;
+}
+
 drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
+  bool found;
+  uint64_t look = begin_look(heap, keep_bytes, &found);
+  drowse_status status = found ? dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) : DROWSE_OK;
+  if (status != DROWSE_OK) return status;
   dz_heap_retry_unreleased(heap);
   dz_lock(&heap->lock);
   uint64_t stuck_bytes = retry_stuck(heap);
   for (;;) {
     uint64_t unused = free_bytes(heap);
-    struct block *block = unused > keep_bytes ? claim_free(heap, unused - keep_bytes) : NULL;
+    struct block *block = unused > keep_bytes ? claim_free(heap, look, unused - keep_bytes) : NULL;
     if (block == NULL) break;
     struct tag *tag = block->segment->pool->tag;
     uint64_t bytes = block->range.bytes, stuck = unmap_claimed(heap, block, dz_segment_unmap);
@@ -323,6 +348,7 @@ drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t
   }
   stuck_bytes += heap->unreleased_bytes;
   dz_unlock(&heap->lock);
+  dz_heap_free_addresses(heap);
   return stuck_bytes == 0 ? DROWSE_OK
                           : dz_error(DROWSE_ERR_DRIVER, "the driver of %s would not take %" PRIu64 " unused bytes back",
                                      heap->device.name, stuck_bytes);

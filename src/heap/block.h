@@ -25,6 +25,8 @@ struct block {
   struct stream *stream;
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
   struct block *freed_next; /* freed while its tag was in motion */
+  /* of a free block: the heap's look when the last of its bytes was freed */
+  uint64_t freed_at;
   RB_ENTRY(block) in_index;
 };
 
@@ -68,14 +70,18 @@ void dz_pool_wake(struct pool *pool);
 struct block *dz_segment_live(const struct segment *segment, const struct block *after);
 struct block *dz_tag_live(const struct tag *tag, const struct block *after);
 
+/* Gives back the addresses of an awake tag's segment that is one hole. */
+void dz_segment_free_if_empty(struct segment *segment);
+
 /* Takes all of a tag's memory away from the device; returns how many bytes are stuck. For an operation, without the lock. */
 uint64_t dz_tag_unmap(struct tag *tag);
 
 /* Gives the backups of a tag's live blocks back to the arena. For an operation, or with the lock held. */
 void dz_tag_drop_backup(struct tag *tag);
 
-/* Gives free blocks' whole extents back until at most keep_bytes of free memory are mapped; adds what went back to *given_bytes.
- * The device must be done with them. Without the lock; the guard entered. DRIVER: some is stuck. */
+/* If there are any, waits for the work on the device, then gives free blocks' whole extents back until at most keep_bytes of free
+ * memory are mapped; adds what went back to *given_bytes. What is freed during the wait stays: the device may not be done with
+ * it. Without the lock; the guard entered. BUSY: as dz_drain() says, and nothing went back; DRIVER: some is stuck. */
 drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes);
 
 #endif

@@ -21,13 +21,14 @@ drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
   *guard = (struct guard){.driver = driver, .mode = CU_STREAM_CAPTURE_MODE_RELAXED};
   (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel);
   CUresult code = driver->CtxGetCurrent(&guard->previous);
-  if (code == CUDA_SUCCESS && guard->previous != heap->context) code = driver->CtxSetCurrent(heap->context);
+  guard->changed = code == CUDA_SUCCESS && guard->previous != heap->context;
+  if (guard->changed) code = driver->CtxSetCurrent(heap->context);
   if (code == CUDA_SUCCESS) code = driver->ThreadExchangeStreamCaptureMode(&guard->mode);
   if (code == CUDA_SUCCESS) {
     guard->entered = true;
     return DROWSE_OK;
   }
-  (void)driver->CtxSetCurrent(guard->previous);
+  if (guard->changed) (void)driver->CtxSetCurrent(guard->previous);
   (void)pthread_setcancelstate(guard->cancel, NULL);
   return dz_driver_error(driver, code, "making the heap's context on %s current", heap->device.name);
 }
@@ -35,13 +36,58 @@ drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
 drowse_status dz_guard_leave(struct guard *guard, drowse_status status) {
   if (!guard->entered) return status;
   guard->entered = false;
-  CUcontext current = NULL;
-  CUresult code = guard->driver->ThreadExchangeStreamCaptureMode(&guard->mode);
-  if (code == CUDA_SUCCESS) code = guard->driver->CtxGetCurrent(&current);
-  if (code == CUDA_SUCCESS && current != guard->previous) code = guard->driver->CtxSetCurrent(guard->previous);
+  CUresult exchanged = guard->driver->ThreadExchangeStreamCaptureMode(&guard->mode);
+  CUresult code = guard->changed ? guard->driver->CtxSetCurrent(guard->previous) : CUDA_SUCCESS;
+  if (code == CUDA_SUCCESS) code = exchanged;
   (void)pthread_setcancelstate(guard->cancel, NULL);
   if (code == CUDA_SUCCESS || status != DROWSE_OK) return status;
   return dz_driver_error(guard->driver, code, "making the caller's context current again");
+}
+
+/* ---- all heaps, for fork */
+
+static struct lock heaps_lock = DZ_LOCK_INIT(DZ_RANK_HEAPS);
+static drowse_heap *heaps;
+
+static void enlist(drowse_heap *heap) {
+  dz_lock(&heaps_lock);
+  heap->next = heaps;
+  heap->before = &heaps;
+  if (heaps != NULL) heaps->before = &heap->next;
+  heaps = heap;
+  dz_unlock(&heaps_lock);
+}
+
+static void delist(drowse_heap *heap) {
+  dz_lock(&heaps_lock);
+  *heap->before = heap->next;
+  if (heap->next != NULL) heap->next->before = heap->before;
+  dz_unlock(&heaps_lock);
+}
+
+/* Rank by rank: all heaps' locks, then all arenas'. */
+static void prepare(void) {
+  dz_lock_for_fork(&heaps_lock);
+  for (drowse_heap *heap = heaps; heap != NULL; heap = heap->next) dz_lock_for_fork(&heap->lock);
+  for (drowse_heap *heap = heaps; heap != NULL; heap = heap->next) dz_lock_for_fork(&heap->arena.lock);
+}
+
+static void parent(void) {
+  for (drowse_heap *heap = heaps; heap != NULL; heap = heap->next) dz_unlock_for_fork(&heap->arena.lock);
+  for (drowse_heap *heap = heaps; heap != NULL; heap = heap->next) dz_unlock_for_fork(&heap->lock);
+  dz_unlock_for_fork(&heaps_lock);
+}
+
+/* Inherited heaps are in no list any more; no call but close gets past their generation, and close takes no lock. */
+static void child(bool held) {
+  heaps = NULL;
+  dz_lock_remake(&heaps_lock, held);
+}
+
+static struct fork_part part = {.rank = DZ_RANK_HEAPS, .prepare = prepare, .parent = parent, .child = child};
+
+static __attribute__((constructor)) void begin(void) {
+  dz_fork_register(&part);
 }
 
 /* ---- open */
@@ -133,8 +179,8 @@ static void end_slabs(drowse_heap *heap) {
   dz_slab_end(&heap->block_slab);
 }
 
-static void release_context(drowse_heap *heap) {
-  if (heap->context_retained) (void)heap->device.driver.DevicePrimaryCtxRelease(heap->device.ordinal);
+static bool release_context(drowse_heap *heap) {
+  return !heap->context_retained || heap->device.driver.DevicePrimaryCtxRelease(heap->device.ordinal) == CUDA_SUCCESS;
 }
 
 DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_heap_options *given) {
@@ -172,6 +218,8 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
     status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no lock for a heap's arena");
     goto destroy_changed;
   }
+  heap->generation = dz_fork_generation();
+  enlist(heap);
   dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
   *result = heap;
   return DROWSE_OK;
@@ -183,7 +231,7 @@ destroy_lock:
 destroy_stream:
   if (heap->copy_stream != NULL) (void)heap->device.driver.StreamDestroy(heap->copy_stream);
 release_context:
-  release_context(heap);
+  (void)release_context(heap);
 free_heap:
   end_slabs(heap);
   free(heap);
@@ -215,42 +263,64 @@ static void end_operations(drowse_heap *heap) {
   dz_unlock(&heap->lock);
 }
 
-/* Gives everything of a tag back; false: the driver would not take something. */
+/* Gives everything of a tag back, trying twice; false: the driver would not take something. */
 static bool end_tag(drowse_heap *heap, struct tag *tag) {
-  bool clean = true;
+  bool clean = dz_tag_unmap(tag) == 0 || dz_tag_unmap(tag) == 0;
+  dz_tag_drop_backup(tag);
+  dz_lock(&heap->lock);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     for (struct segment *segment = pool->segments, *next; segment != NULL; segment = next) {
       next = segment->next;
-      for (struct block *block = dz_segment_live(segment, NULL); block != NULL; block = dz_segment_live(segment, block)) {
-        if (block->backup != NULL) dz_arena_give(&heap->arena, block->backup);
-      }
-      clean &= dz_segment_unmap(segment, segment->base, segment->reserved) == 0;
-      clean &= heap->device.driver.MemAddressFree(segment->base, segment->reserved) == CUDA_SUCCESS;
+      if (segment->extents == NULL) dz_segment_free(segment);
     }
   }
+  dz_unlock(&heap->lock);
   return clean;
 }
 
 static drowse_status end_memory(drowse_heap *heap) {
-  bool clean = dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK;
+  bool clean = true;
+  dz_drain_whatever(heap);
   for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) clean &= end_tag(heap, tag);
-  dz_heap_retry_unreleased(heap);
-  clean &= heap->unreleased == NULL;
-  dz_arena_end(&heap->arena);
+  for (int tries = 0; tries < 2; tries++) {
+    dz_heap_retry_unreleased(heap);
+    dz_heap_free_addresses(heap);
+  }
+  clean &= heap->unreleased == NULL && heap->unfreed == NULL;
+  clean &= dz_arena_end(&heap->arena);
   clean &= heap->device.driver.StreamDestroy(heap->copy_stream) == CUDA_SUCCESS;
   return clean ? DROWSE_OK
                : dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take back everything of the heap", heap->device.name);
 }
 
+/* In a child: the memory that holds the metadata, and nothing else. The device is the parent's, and where pinned memory was there
+ * are holes, which may be somebody else's by now. */
+static void close_inherited(drowse_heap *heap) {
+  for (struct operation *operation = heap->operations, *next; operation != NULL; operation = next) {
+    next = operation->next;
+    free(operation);
+  }
+  dz_slab_end(&heap->arena.spaces);
+  end_slabs(heap);
+  free(heap);
+}
+
 DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap) {
   if (heap == NULL) return DROWSE_OK;
+  if (dz_heap_is_inherited(heap)) {
+    close_inherited(heap);
+    return DROWSE_OK;
+  }
   struct guard guard;
   end_operations(heap);
+  delist(heap);
   drowse_status status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) status = dz_guard_enter(&guard, heap); /* too much hangs on it for one try */
   /* Without a context (it has been destroyed under us) these calls fail and the memory went with the context. */
   drowse_status ended = end_memory(heap);
   if (status == DROWSE_OK) status = dz_guard_leave(&guard, ended);
-  release_context(heap);
+  if (!release_context(heap) && status == DROWSE_OK)
+    status = dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take its primary context back", heap->device.name);
   dz_log(DROWSE_LOG_INFO, "heap closed on %s", heap->device.name);
   (void)pthread_cond_destroy(&heap->changed);
   dz_lock_destroy(&heap->lock);
@@ -288,6 +358,6 @@ DROWSE_API drowse_status drowse_heap_info_get(drowse_heap *heap, drowse_heap_inf
 }
 
 DROWSE_API void *drowse_driver_entry(drowse_heap *heap, const char *name) {
-  if (heap == NULL || name == NULL || strncmp(name, "cu", 2) != 0) return NULL;
+  if (dz_heap_check(heap) != DROWSE_OK || name == NULL || strncmp(name, "cu", 2) != 0) return NULL;
   return dz_driver_find(&heap->device.driver, name + 2);
 }

@@ -14,6 +14,7 @@
 
 #include "backup/arena.h"
 #include "core/error.h"
+#include "core/fork.h"
 #include "core/lock.h"
 #include "core/slab.h"
 #include "driver/device.h"
@@ -31,7 +32,10 @@ struct operation {
 };
 
 struct drowse_heap {
+  drowse_heap *next, **before; /* of all heaps, under the lock of their list */
+
   /* set at open, then only read */
+  uint64_t generation; /* of the process that opened it */
   struct device device;
   const char *device_source, *settings_source;
   struct settings settings;
@@ -54,8 +58,10 @@ struct drowse_heap {
   struct index index;
   struct extent *unreleased; /* handles that the driver would not take back, mapped nowhere */
   uint64_t unreleased_bytes;
+  struct segment *unfreed;      /* those that have gone, but for their addresses */
   struct operation *operations; /* those that run, or whose end nobody has taken note of */
   bool closing;                 /* operations end as soon as they can */
+  uint64_t looks;               /* how often somebody looked for unused memory to give back */
   uint64_t sleeps, wakes;
 };
 
@@ -65,6 +71,7 @@ struct drowse_heap {
 struct guard {
   const struct driver *driver;
   CUcontext previous;
+  bool changed; /* the heap's context has taken its place */
   CUstreamCaptureMode mode;
   int cancel;
   bool entered;
@@ -76,8 +83,18 @@ drowse_status dz_guard_leave(struct guard *guard, drowse_status status);
  * meanwhile. */
 void dz_operation_end(drowse_heap *heap, struct operation *operation);
 
+static inline bool dz_heap_is_inherited(const drowse_heap *heap) {
+  return heap->generation != dz_fork_generation();
+}
+
+/* What every call on a heap begins with, and goes on with behind a callback, which may have forked. A failure's record is made
+ * here, before any lock is held, because that allocates. */
 static inline drowse_status dz_heap_check(const drowse_heap *heap) {
-  return heap == NULL ? dz_error(DROWSE_ERR_INVALID, "heap is NULL") : DROWSE_OK;
+  dz_error_prepare();
+  if (heap == NULL) return dz_error(DROWSE_ERR_INVALID, "heap is NULL");
+  if (dz_heap_is_inherited(heap))
+    return dz_error(DROWSE_ERR_FORKED, "the heap was opened by a process that this one was forked from");
+  return DROWSE_OK;
 }
 
 #endif

@@ -21,6 +21,12 @@ uint64_t dz_extent_bytes(const drowse_heap *heap, uint64_t want, uint64_t mapped
   return dz_round_up(want > share ? want : share, heap->granularity);
 }
 
+/* Whether the driver has taken something back. It may have said no to an earlier try and have done it all the same: then it does
+ * not know the thing any more. */
+static bool is_gone(CUresult code, bool tried) {
+  return code == CUDA_SUCCESS || (tried && code == CUDA_ERROR_INVALID_VALUE);
+}
+
 /* ---- reserving */
 
 static struct segment *take_segment(drowse_heap *heap) {
@@ -63,11 +69,39 @@ drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment 
 void dz_segment_free(struct segment *segment) {
   struct tag *tag = segment->pool->tag;
   drowse_heap *heap = tag->heap;
-  assert(segment->extents == NULL && segment->first->range.after == NULL && segment->first->state == DZ_HOLE);
-  (void)heap->device.driver.MemAddressFree(segment->base, segment->reserved);
+  assert(segment->extents == NULL);
   tag->reserved_bytes -= segment->reserved;
-  dz_slab_give(&heap->block_slab, segment->first);
-  dz_slab_give(&heap->segment_slab, segment);
+  for (struct block *block = segment->first, *after; block != NULL; block = after) {
+    after = dz_block_after(block);
+    dz_slab_give(&heap->block_slab, block);
+  }
+  segment->next = heap->unfreed;
+  heap->unfreed = segment;
+}
+
+static void free_addresses(drowse_heap *heap, struct segment *segment) {
+  bool keep = segment->tried && !heap->closing;
+  CUresult code = keep ? CUDA_ERROR_UNKNOWN : heap->device.driver.MemAddressFree(segment->base, segment->reserved);
+  dz_lock(&heap->lock);
+  if (is_gone(code, segment->tried)) {
+    dz_slab_give(&heap->segment_slab, segment);
+  } else {
+    segment->tried = true;
+    segment->next = heap->unfreed;
+    heap->unfreed = segment;
+  }
+  dz_unlock(&heap->lock);
+}
+
+void dz_heap_free_addresses(drowse_heap *heap) {
+  dz_lock(&heap->lock);
+  struct segment *list = heap->unfreed;
+  heap->unfreed = NULL;
+  dz_unlock(&heap->lock);
+  for (struct segment *segment = list, *next; segment != NULL; segment = next) {
+    next = segment->next;
+    free_addresses(heap, segment);
+  }
 }
 
 /* ---- extents: lists and counts are under the lock, which nobody holds during a driver call */
@@ -121,11 +155,12 @@ static struct extent *unlink_extents(struct segment *segment, uint64_t base, uin
 
 /* Gives a handle that is mapped nowhere back to the driver, or keeps it for another try. */
 static void release_extent(drowse_heap *heap, struct extent *extent) {
-  bool released = heap->device.driver.MemRelease(extent->handle) == CUDA_SUCCESS;
+  CUresult code = heap->device.driver.MemRelease(extent->handle);
   dz_lock(&heap->lock);
-  if (released) {
+  if (is_gone(code, extent->tried)) {
     dz_slab_give(&heap->extent_slab, extent);
   } else {
+    extent->tried = true;
     extent->after = heap->unreleased;
     heap->unreleased = extent;
     heap->unreleased_bytes += extent->bytes;
@@ -166,10 +201,10 @@ static uint64_t unmap_run(struct segment *segment, struct extent *first, const s
   const struct driver *driver = &heap->device.driver;
   uint64_t bytes = 0, stuck_bytes = 0;
   for (const struct extent *at = first; at != end; at = at->after) bytes += at->bytes;
-  bool whole = driver->MemUnmap(first->base, bytes) == CUDA_SUCCESS;
+  bool whole = is_gone(driver->MemUnmap(first->base, bytes), first->stuck);
   for (struct extent *at = first, *next; at != end; at = next) {
     next = at->after;
-    if (whole || (at->bytes < bytes && driver->MemUnmap(at->base, at->bytes) == CUDA_SUCCESS)) {
+    if (whole || (at->bytes < bytes && is_gone(driver->MemUnmap(at->base, at->bytes), true))) {
       release_extent(heap, at);
     } else {
       stuck_bytes += at->bytes;

@@ -13,12 +13,14 @@ struct extent {
   CUmemGenericAllocationHandle handle;
   struct extent *after;
   bool stuck; /* the driver would not unmap it: its addresses are not used until it does, or turns out to have */
+  bool tried; /* to release it */
 };
 
 struct segment {
   struct pool *pool;
   struct segment *next; /* in the pool */
   uint64_t base, reserved;
+  bool tried; /* to free its addresses */
   struct extent *extents;
   struct block *first;
 };
@@ -31,9 +33,14 @@ uint64_t dz_extent_bytes(const drowse_heap *heap, uint64_t want, uint64_t mapped
  * meanwhile. NO_ADDRESS_SPACE, NO_HOST_MEMORY, DRIVER. */
 drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment **segment);
 
-/* Gives back a segment without extents that is one hole and in no list. Addresses that the driver would not free are lost. With
+/* Ends a segment without extents and its blocks; it is in no list. Its addresses go with the next dz_heap_free_addresses(). With
  * the lock. */
 void dz_segment_free(struct segment *segment);
+
+/* Gives addresses of segments that have gone back to the driver. Where it will not take some, they are kept, and tried again only
+ * while the heap is being closed: the driver may have taken them all the same, and have given them to a new segment since.
+ * Without the lock. */
+void dz_heap_free_addresses(drowse_heap *heap);
 
 /* Maps [base, base + bytes), a hole or part of one, with handles as large as may be. Without the lock. Nothing is left behind
  * after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. */

@@ -74,8 +74,9 @@ DROWSE_API drowse_status drowse_tags(drowse_heap *heap, int (*each)(void *contex
     dz_unlock(&heap->lock);
     stats.struct_size = sizeof stats;
     if (tag != NULL) stop = each(context, tag->name->name, &stats);
-  } while (tag != NULL && stop == 0);
-  return DROWSE_OK;
+    status = dz_heap_check(heap);
+  } while (status == DROWSE_OK && tag != NULL && stop == 0);
+  return status;
 }
 
 DROWSE_API drowse_status drowse_block_get(drowse_heap *heap, const void *ptr, drowse_block *result) {

@@ -61,15 +61,24 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
   return DROWSE_OK;
 }
 
-static struct stream *find(drowse_heap *heap, uint64_t identity) {
+static struct stream *find_identity(drowse_heap *heap, uint64_t identity) {
   struct stream *stream = heap->streams;
   while (stream != NULL && (stream->retired || stream->identity != identity)) stream = stream->next;
   return stream;
 }
 
+/* A stream first seen while it captured is known by its handle until it is seen again and can be asked who it is. */
+static struct stream *find(drowse_heap *heap, CUstream handle, uint64_t identity) {
+  struct stream *stream = find_identity(heap, identity);
+  if (stream != NULL) return stream;
+  stream = find_identity(heap, capturing_bit | (uint64_t)(uintptr_t)handle);
+  if (stream != NULL) stream->identity = identity;
+  return stream;
+}
+
 struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identity) {
   dz_lock_assert_held(&heap->lock);
-  struct stream *stream = find(heap, identity);
+  struct stream *stream = find(heap, handle, identity);
   if (stream != NULL) return stream;
   stream = dz_slab_take(&heap->stream_slab);
   if (stream == NULL) return NULL;
@@ -80,10 +89,16 @@ struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identi
 
 /* ---- draining */
 
+/* The per-thread default stream is another one on every thread. The legacy stream waits for all of them, as for every blocking
+ * stream. */
+CUstream dz_stream_waitable(CUstream handle) {
+  return (uint64_t)(uintptr_t)handle == per_thread_handle ? NULL : handle;
+}
+
 /* BUSY if a stream is capturing. The legacy stream answers so too while any blocking stream of the context does. */
 static drowse_status check_capture(const drowse_heap *heap, CUstream stream) {
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  CUresult code = heap->device.driver.StreamIsCapturing(stream, &capture);
+  CUresult code = heap->device.driver.StreamIsCapturing(dz_stream_waitable(stream), &capture);
   if (code == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT || (code == CUDA_SUCCESS && capture != CU_STREAM_CAPTURE_STATUS_NONE)) {
     return dz_error(DROWSE_ERR_BUSY,
                     "stream %p is capturing a graph, or one beside it is: waiting for it would destroy the capture",
@@ -104,7 +119,7 @@ static struct stream *next_known(drowse_heap *heap, const struct stream *stream)
 }
 
 static drowse_status check_captures(drowse_heap *heap, const drowse_stream *streams, size_t count) {
-  drowse_status status = check_capture(heap, NULL);
+  drowse_status status = DROWSE_OK;
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
     status = check_capture(heap, stream->handle);
   }
@@ -126,7 +141,7 @@ static drowse_status wait_event(const drowse_heap *heap, CUevent event, int64_t 
 
 /* Waits for what is now on a stream. */
 static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
-  CUresult code = heap->device.driver.EventRecord(event, stream);
+  CUresult code = heap->device.driver.EventRecord(event, dz_stream_waitable(stream));
   if (code != CUDA_SUCCESS) return dz_driver_error(&heap->device.driver, code, "marking the work on stream %p", (void *)stream);
   return wait_event(heap, event, deadline);
 }
@@ -159,7 +174,8 @@ static drowse_status drain_device(drowse_heap *heap, CUevent event, int64_t dead
 drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_stream *streams, size_t count, int64_t deadline) {
   if (drain == DROWSE_DRAIN_NONE) return DROWSE_OK;
   const struct driver *driver = &heap->device.driver;
-  drowse_status status = drain == DROWSE_DRAIN_DEVICE ? check_captures(heap, NULL, 0) : check_captures(heap, streams, count);
+  drowse_status status = drain == DROWSE_DRAIN_DEVICE ? check_capture(heap, NULL) : DROWSE_OK;
+  if (status == DROWSE_OK) status = check_captures(heap, streams, count);
   if (status != DROWSE_OK) return status;
   CUevent event;
   CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
@@ -168,6 +184,16 @@ drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_strea
       drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, event, deadline) : drain_streams(heap, streams, count, event, deadline);
   (void)driver->EventDestroy(event);
   return status;
+}
+
+void dz_drain_whatever(drowse_heap *heap) {
+  CUevent event;
+  if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK) return;
+  if (heap->device.driver.EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return;
+  for (struct stream *stream = next_known(heap, NULL); stream != NULL; stream = next_known(heap, stream)) {
+    if (check_capture(heap, stream->handle) == DROWSE_OK) (void)drain_stream(heap, stream->handle, event, DZ_NEVER);
+  }
+  (void)heap->device.driver.EventDestroy(event);
 }
 
 /* ---- retiring */
@@ -182,7 +208,7 @@ DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream h
   status = dz_stream_identify(heap, handle, &identity);
   if (status == DROWSE_OK) {
     dz_lock(&heap->lock);
-    struct stream *stream = find(heap, identity);
+    struct stream *stream = find(heap, handle, identity);
     if (stream != NULL) stream->retired = true;
     dz_unlock(&heap->lock);
     if (stream == NULL) status = dz_error(DROWSE_ERR_NOT_FOUND, "stream %p: this heap has not seen it", handle);

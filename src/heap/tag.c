@@ -55,11 +55,18 @@ const char *dz_state_word(drowse_state state) {
   return words[state];
 }
 
-drowse_status dz_tag_refuse(const struct tag *tag) {
-  drowse_status status = tag->state == DROWSE_POISONED ? DROWSE_ERR_POISONED : DROWSE_ERR_ASLEEP;
+static drowse_status say_state(const struct tag *tag, drowse_status status) {
   dz_error(status, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
   dz_error_tag(tag->name->name);
   return status;
+}
+
+drowse_status dz_tag_refuse(const struct tag *tag) {
+  return say_state(tag, tag->state == DROWSE_POISONED ? DROWSE_ERR_POISONED : DROWSE_ERR_ASLEEP);
+}
+
+drowse_status dz_tag_busy(const struct tag *tag) {
+  return say_state(tag, DROWSE_ERR_BUSY);
 }
 
 void dz_tag_assert(const struct tag *tag) {

@@ -12,6 +12,8 @@
  *           its commit: dz_tag_end       +---------+ --------------------------+
  *                                                     it fails: dz_tag_end
  *
+ * Discarding a sleeping tag's backup leads from ASLEEP through FALLING back to ASLEEP.
+ *
  * FALLING and WAKING belong to one operation, which alone touches the tag's segments then, without the heap's lock; frees are
  * noted and take effect when the motion ends. POISONED is for when it is not known where bytes are: nothing in this version leads
  * there, because whatever fails leaves either the device's copy or the backup whole.
@@ -71,6 +73,9 @@ void dz_tag_unpin(struct tag *tag);
 
 /* "weights" is ASLEEP, in words and as a status: why a tag in that state cannot be used as an awake one. */
 drowse_status dz_tag_refuse(const struct tag *tag);
+
+/* BUSY: why a tag in motion cannot be used at all. */
+drowse_status dz_tag_busy(const struct tag *tag);
 const char *dz_state_word(drowse_state state);
 
 /* Debug builds: asserts what the table above says. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The frame that is current, for those below who allocate by it.
+ * The frame that is current, for those above who allocate by it.
  */
 #ifndef DZ_FRAME_H
 #define DZ_FRAME_H
@@ -12,7 +12,15 @@ struct frame {
   drowse_expandable expandable;
 };
 
-/* The calling thread's current frame. */
+/* The calling thread's current frame, dead ones dropped. */
 struct frame dz_frame_current(void);
+
+struct drowse_stack;
+
+/* Drops frames of a stack that nobody can leave any more; sp is the stack pointer. */
+void dz_frame_prune(struct drowse_stack *stack, const void *sp);
+
+/* Ends all frames of a stack above a depth. HOOK: they have ended, but the framework's hook failed. */
+drowse_status dz_frame_end(struct drowse_stack *stack, size_t depth);
 
 #endif

@@ -11,12 +11,13 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/fork.h"
 #include "core/lock.h"
 
 enum { PLACES = 2 * (DZ_NAMES_MAX + 1) };
 
 static _Atomic(drowse_tag *) places[PLACES]; /* written under names_lock, read without */
-static struct lock names_lock = DZ_LOCK_INIT(DZ_RANK_REGISTRY);
+static struct lock names_lock = DZ_LOCK_INIT(DZ_RANK_NAMES);
 static uint32_t names; /* under names_lock */
 
 static uint64_t load(const char *bytes, size_t count) {
@@ -145,4 +146,25 @@ DROWSE_API const drowse_tag *drowse_tag_get(const char *name) {
   if (!check_name(name, length)) return NULL;
   drowse_tag *tag = make_tag(name, length, hash_name(name, length));
   return tag == NULL ? NULL : add_tag(tag, length);
+}
+
+/* ---- fork */
+
+static void prepare(void) {
+  dz_lock_for_fork(&names_lock);
+}
+
+static void parent(void) {
+  dz_unlock_for_fork(&names_lock);
+}
+
+static void child(bool held) {
+  /* The table is whole at every moment: a name is there or not; at worst its number is not given again. */
+  dz_lock_remake(&names_lock, held);
+}
+
+static struct fork_part part = {.rank = DZ_RANK_NAMES, .prepare = prepare, .parent = parent, .child = child};
+
+static __attribute__((constructor)) void begin(void) {
+  dz_fork_register(&part);
 }

@@ -35,6 +35,7 @@ void dz_op_add(struct drowse_op *op, struct tag *tag) {
 static void *thread_main(void *argument) {
   struct drowse_op *op = argument;
   drowse_heap *heap = op->heap;
+  dz_error_prepare();
   drowse_status status = op->run(op);
   dz_lock(&heap->lock);
   op->status = status;
@@ -77,17 +78,19 @@ void dz_op_copied(struct drowse_op *op, const struct tag *tag, uint64_t bytes) {
   dz_unlock(&op->heap->lock);
 }
 
-drowse_status dz_op_ask_for_memory(struct drowse_op *op, uint64_t bytes) {
+bool dz_op_ask_for_memory(struct drowse_op *op, uint64_t bytes, int64_t until) {
   drowse_heap *heap = op->heap;
-  if (heap->pressure == NULL) return DROWSE_ERR_NOT_FOUND;
+  bool in_time = true;
   dz_lock(&heap->lock);
-  op->wants_bytes = bytes;
+  op->pressure_answer = DROWSE_ERR_NOT_FOUND;
+  op->wants_bytes = heap->pressure == NULL ? 0 : bytes;
   (void)pthread_cond_broadcast(&heap->changed);
-  while (op->wants_bytes != 0 && !heap->closing) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
+  while (op->pressure_answer != DROWSE_OK && in_time && !heap->closing)
+    in_time = dz_cond_wait(&heap->changed, &heap->lock, until);
   op->wants_bytes = 0;
-  drowse_status answer = heap->closing ? DROWSE_ERR_CANCELED : op->pressure_answer;
+  bool freed = op->pressure_answer == DROWSE_OK;
   dz_unlock(&heap->lock);
-  return answer;
+  return freed;
 }
 
 /* A tag of the operation that somebody is at work on; NULL: none. With the lock held. */
@@ -116,39 +119,53 @@ drowse_status dz_op_wait_idle(struct drowse_op *op, int64_t deadline) {
   return status;
 }
 
-/* ---- the waiting thread. All with the lock held, which is let go for callbacks */
+/* ---- the waiting thread. With the lock held, which is let go for callbacks. A callback may not return: whatever follows it may
+ * never be done. Or it returns twice, the second time in a forked child, where there is neither an operation nor a lock: false */
 
-/* Shows the user how far it is. After a callback nothing of op is certain: the callback's own frame may be the last to see it. */
-static void show_progress(struct drowse_op *op, drowse_progress *shown) {
+static bool show_progress(struct drowse_op *op, drowse_progress *shown) {
   *shown = op->now;
   dz_unlock(&op->heap->lock);
   op->progress(op->context, shown);
+  if (dz_heap_is_inherited(op->heap)) return false;
   dz_lock(&op->heap->lock);
+  return true;
 }
 
-static void call_pressure(struct drowse_op *op) {
+static bool call_pressure(struct drowse_op *op) {
   drowse_heap *heap = op->heap;
   uint64_t bytes = op->wants_bytes;
   dz_unlock(&heap->lock);
   drowse_status answer = heap->pressure(heap->pressure_context, bytes);
+  if (dz_heap_is_inherited(heap)) return false;
   dz_lock(&heap->lock);
   op->pressure_answer = answer;
   op->wants_bytes = 0;
   (void)pthread_cond_broadcast(&heap->changed);
+  return true;
 }
 
-static void wait_for(struct drowse_op *op) {
+static bool wait_for(struct drowse_op *op) {
   drowse_progress shown = {0, 0, NULL};
-  for (;;) {
+  bool here = true;
+  while (here) {
     if (op->progress != NULL && op->now.done_bytes != shown.done_bytes) {
-      show_progress(op, &shown);
+      here = show_progress(op, &shown);
     } else if (op->operation.finished) {
-      return;
+      return true;
     } else if (op->wants_bytes != 0) {
-      call_pressure(op);
+      here = call_pressure(op);
     } else {
       (void)dz_cond_wait(&op->heap->changed, &op->heap->lock, DZ_NEVER);
     }
+  }
+  return false;
+}
+
+/* Puts the tags back as if nothing had been asked for. With the lock held. */
+static void give_up(struct drowse_op *op) {
+  for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
+    next = tag->op_next;
+    dz_tag_end(tag, tag->before);
   }
 }
 
@@ -158,17 +175,14 @@ drowse_status dz_op_run(struct drowse_op *op) {
   int code = start_thread(op);
   dz_lock(&heap->lock);
   if (code != 0) {
-    for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
-      next = tag->op_next;
-      dz_tag_end(tag, tag->before);
-    }
+    give_up(op);
     dz_unlock(&heap->lock);
     free(op);
     return dz_error_system(DROWSE_ERR_SYSTEM, code, "no thread for the operation");
   }
   op->operation.next = heap->operations;
   heap->operations = &op->operation;
-  wait_for(op);
+  if (!wait_for(op)) return dz_heap_check(heap);
   drowse_status status = op->status;
   struct error error = op->error;
   dz_operation_end(heap, &op->operation);

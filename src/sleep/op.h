@@ -51,8 +51,9 @@ drowse_status dz_op_check(struct drowse_op *op);
 void dz_op_expect(struct drowse_op *op, uint64_t bytes);                        /* that many more will be copied */
 void dz_op_copied(struct drowse_op *op, const struct tag *tag, uint64_t bytes); /* that many more have been */
 
-/* Has the waiting thread call the pressure hook; what it answered, NOT_FOUND where there is none. */
-drowse_status dz_op_ask_for_memory(struct drowse_op *op, uint64_t bytes);
+/* Wants the waiting thread to call the pressure hook, if there is one; true: it has freed memory. Else false, once it is until: a
+ * thread that has jumped out of a callback answers nothing. */
+bool dz_op_ask_for_memory(struct drowse_op *op, uint64_t bytes, int64_t until);
 
 /* Waits until drowse itself is at work on none of the tags, and nobody holds one. BUSY: the deadline is over. */
 drowse_status dz_op_wait_idle(struct drowse_op *op, int64_t deadline);

@@ -2,13 +2,11 @@
  *
  * Putting tags to sleep: all of the call or none.
  *
- *   begin      the tags are FALLING: allocations, copies and new holds are turned away, frees are noted       may fail: nothing
- * changed wait       for holds, then for the device                                                                 may fail:
- * AWAKE again back up    host memory for every live block, then all copies                                              may fail:
- * AWAKE again
+ *   begin     the tags are FALLING: no allocations, copies, new holds; frees are noted    may fail: nothing has changed
+ *   wait      for holds, then for the device                                              may fail: AWAKE again
+ *   back up   host memory for every live block, then all copies                           may fail: AWAKE again
  *   ---- the commit point: the last copy has landed ----
- *   let go     unmap, release; the tags are ASLEEP                                                            cannot fail: what
- * the driver keeps is counted as stuck
+ *   let go    unmap, release; the tags are ASLEEP                                         cannot fail: what stays is stuck
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -58,9 +56,9 @@ static drowse_status copy_all(struct drowse_op *op) {
 
 /* ---- letting go: past the commit point */
 
-/* Lets a tag's device memory go, and its backup if it is discarded. Returns the bytes that are stuck. */
+/* Lets a tag's device memory go, and its backup if it is discarded. Returns by how many bytes more are stuck than before. */
 static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
-  uint64_t stuck_bytes = dz_tag_unmap(tag);
+  uint64_t stuck_before = tag->stuck_bytes, stuck_bytes = dz_tag_unmap(tag);
   if (tag->action == DROWSE_DISCARD) dz_tag_drop_backup(tag);
   dz_lock(&heap->lock);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_sleep(pool);
@@ -69,19 +67,31 @@ static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
   if (tag->before == DROWSE_AWAKE) tag->sleeps++;
   dz_tag_end(tag, DROWSE_ASLEEP);
   dz_unlock(&heap->lock);
-  return stuck_bytes;
+  return stuck_bytes > stuck_before ? stuck_bytes - stuck_before : 0;
 }
 
+static uint64_t unreleased_bytes(drowse_heap *heap) {
+  dz_lock(&heap->lock);
+  uint64_t bytes = heap->unreleased_bytes;
+  dz_unlock(&heap->lock);
+  return bytes;
+}
+
+/* What has been stuck since an earlier call is not this one's failure. */
 static drowse_status let_all_go(struct drowse_op *op) {
   drowse_heap *heap = op->heap;
-  uint64_t stuck_bytes = 0;
+  uint64_t stuck_bytes = 0, unreleased_before = unreleased_bytes(heap);
+  bool fell_asleep = false;
   for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
     next = tag->op_next;
+    fell_asleep |= tag->before == DROWSE_AWAKE;
     stuck_bytes += let_go(heap, tag);
   }
+  uint64_t unreleased_after = unreleased_bytes(heap);
+  if (unreleased_after > unreleased_before) stuck_bytes += unreleased_after - unreleased_before;
+  dz_heap_free_addresses(heap);
   dz_lock(&heap->lock);
-  heap->sleeps++;
-  stuck_bytes += heap->unreleased_bytes;
+  if (fell_asleep) heap->sleeps++;
   dz_unlock(&heap->lock);
   if (stuck_bytes == 0) return DROWSE_OK;
   return dz_error(DROWSE_ERR_DRIVER, "the tags are asleep and whole, but the driver of %s would not take %" PRIu64 " bytes back",
@@ -118,7 +128,8 @@ static drowse_status run(struct drowse_op *op) {
     dz_heap_retry_unreleased(op->heap);
     status = let_all_go(op);
   }
-  return dz_guard_leave(&guard, status);
+  (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
+  return status;
 }
 
 /* ---- beginning */
@@ -193,9 +204,7 @@ static drowse_status look_at(const struct tag *tag, bool *moves) {
   case DROWSE_WAKING:
     break;
   }
-  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
-  dz_error_tag(tag->name->name);
-  return DROWSE_ERR_BUSY;
+  return dz_tag_busy(tag);
 }
 
 /* Begins the motion of all tags that are to move, once it is certain that all can. */

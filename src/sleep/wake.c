@@ -11,7 +11,6 @@
 #include <stdlib.h>
 
 #include "core/options.h"
-#include "heap/stream.h"
 #include "sleep/copy.h"
 
 /* What is written to discarded memory with DROWSE_WAKE_POISON: odd, negative, and no valid address when repeated. */
@@ -28,12 +27,13 @@ struct group {
 
 /* ---- mapping */
 
-/* The next run of a segment's live blocks whose extents touch, rounded to whole extents; false: no more. */
+/* A run of a segment's live blocks whose extents touch, rounded to whole extents. */
 struct run {
   uint64_t base, end;
-  struct block *next;
+  struct block *next; /* behind it */
 };
 
+/* The next run; false: no more. */
 static bool next_run(const struct segment *segment, struct run *run) {
   uint64_t granularity = segment->pool->tag->heap->granularity;
   struct block *block = run->next;
@@ -143,29 +143,33 @@ static uint64_t missing_bytes(const drowse_heap *heap, struct group group) {
 
 /* Gives unused memory of awake tags back; false: there was none, or a capture forbids it. */
 static bool give_back_unused(drowse_heap *heap) {
+  struct error error; /* what the tag wants stays the failure, whatever happens here */
   uint64_t given_bytes = 0;
-  if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) != DROWSE_OK) return false;
+  dz_error_save(&error);
   (void)dz_heap_give_back(heap, 0, &given_bytes);
+  (void)dz_error_restore(&error);
   return given_bytes > 0;
 }
 
-/* Passes some time, less if something changes in the heap, such as another operation's end. */
-static void pause_a_little(drowse_heap *heap, int64_t deadline) {
+/* Passes some time, less if the user's hook frees memory. */
+static void wait_for_memory(struct drowse_op *op, struct group group) {
   int64_t until = dz_now() + pause_ns;
-  dz_lock(&heap->lock);
-  (void)dz_cond_wait(&heap->changed, &heap->lock, until < deadline ? until : deadline);
-  dz_unlock(&heap->lock);
+  (void)dz_op_ask_for_memory(op, missing_bytes(op->heap, group), until < op->deadline ? until : op->deadline);
+}
+
+static drowse_status map_or_make_room(drowse_heap *heap, struct group group) {
+  drowse_status status = map_group(group);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY && give_back_unused(heap) ? map_group(group) : status;
 }
 
 /* op->deadline 0: nobody wants to wait. */
 static drowse_status map_patiently(struct drowse_op *op, struct group group) {
-  drowse_status status = map_group(group);
-  if (status == DROWSE_ERR_NO_DEVICE_MEMORY && give_back_unused(op->heap)) status = map_group(group);
+  drowse_status status = map_or_make_room(op->heap, group);
   while (status == DROWSE_ERR_NO_DEVICE_MEMORY && dz_now() < op->deadline) {
     drowse_status going_on = dz_op_check(op);
     if (going_on != DROWSE_OK) return going_on;
-    if (dz_op_ask_for_memory(op, missing_bytes(op->heap, group)) != DROWSE_OK) pause_a_little(op->heap, op->deadline);
-    status = map_group(group);
+    wait_for_memory(op, group);
+    status = map_or_make_room(op->heap, group);
   }
   return status;
 }
@@ -244,6 +248,12 @@ static drowse_status wake_all(struct drowse_op *op) {
   return status;
 }
 
+/* How much of a tag will be copied or filled. */
+static uint64_t copied_bytes(const struct drowse_op *op, const struct tag *tag) {
+  if (!tag->discarded) return tag->backup_bytes;
+  return (op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0 ? tag->live_bytes : 0;
+}
+
 static drowse_status run(struct drowse_op *op) {
   struct guard guard;
   drowse_status status = dz_op_wait_idle(op, DZ_NEVER);
@@ -252,9 +262,11 @@ static drowse_status run(struct drowse_op *op) {
     stay_asleep(op->heap, op->tags);
     return status;
   }
-  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, tag->backup_bytes);
+  dz_heap_retry_unreleased(op->heap);
+  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, copied_bytes(op, tag));
   status = wake_all(op);
-  return dz_guard_leave(&guard, status);
+  (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
+  return status;
 }
 
 /* ---- beginning */
@@ -271,14 +283,11 @@ static drowse_status read_options(drowse_wake_options *options, const drowse_wak
   return DROWSE_OK;
 }
 
-/* Begins a tag's motion if it is to wake; or says why it cannot. */
+/* Whether a tag is to move; or why it cannot. */
 static drowse_status look_at(const struct tag *tag, bool *moves) {
   *moves = tag->state == DROWSE_ASLEEP;
   if (*moves || tag->state == DROWSE_AWAKE) return DROWSE_OK;
-  if (tag->state == DROWSE_POISONED) return dz_tag_refuse(tag);
-  dz_error(DROWSE_ERR_BUSY, "the tag \"%s\" is %s", tag->name->name, dz_state_word(tag->state));
-  dz_error_tag(tag->name->name);
-  return DROWSE_ERR_BUSY;
+  return tag->state == DROWSE_POISONED ? dz_tag_refuse(tag) : dz_tag_busy(tag);
 }
 
 static void begin(struct drowse_op *op, struct tag *tag) {

@@ -36,9 +36,9 @@ macros() { # FLAG...
 }
 extra=$(
   {
-    printf '#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n' | macros - | sed 'p'
+    printf '#include <setjmp.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n' | macros - | sed 'p'
     printf '#include <drowse.h>\n' | macros -
-  } | sort | uniq -u | grep -v '^DROWSE_'
+  } | sort | uniq -u | grep -v -i '^drowse_'
 )
 if [ -n "$extra" ]; then
   echo "FAILED: macros without a prefix: $extra"

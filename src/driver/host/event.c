@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Events: a moment of a stream's work, or, recorded while the stream captured, of a capture.
+ * Events: a moment of a stream's work or of a context's, or, recorded while the stream captured, of a capture.
  */
 #include "driver/host/state.h"
 
@@ -10,7 +10,6 @@ struct event {
   struct gpu *gpu;
   CUevent handle;
   struct point point;
-  uint64_t ticket;  /* not 0: recorded of the whole context, when this was the last piece of work */
   uint64_t capture; /* 0: not recorded in one */
   struct clock clock;
 };
@@ -71,7 +70,6 @@ static CUresult record_captured(struct event *event, const struct stream *stream
   dz_point_clear(&event->point);
   dz_clock_free(&event->clock);
   event->clock = clock;
-  event->ticket = 0;
   event->capture = dz_capture_id(stream->capture);
   return CUDA_SUCCESS;
 }
@@ -81,7 +79,6 @@ static CUresult record(struct event *event, struct stream *stream) {
   CUresult result = dz_stream_submit(stream, &mark, NULL, NULL);
   if (result != CUDA_SUCCESS) return result;
   dz_point_set(&event->point, stream, stream->submitted);
-  event->ticket = 0;
   dz_clock_free(&event->clock);
   event->capture = 0;
   return CUDA_SUCCESS;
@@ -115,33 +112,21 @@ CUresult dz_host_CtxRecordEvent(CUcontext context, CUevent handle) {
   if (result == CUDA_SUCCESS && event->gpu != gpu) result = CUDA_ERROR_INVALID_HANDLE;
   if (result == CUDA_SUCCESS) result = dz_capture_check_context(gpu);
   if (result != CUDA_SUCCESS) return dz_host_end(result);
-  dz_point_clear(&event->point);
+  dz_point_set_context(&event->point, gpu);
   dz_clock_free(&event->clock);
   event->capture = 0;
-  event->ticket = gpu->ticket;
   return dz_host_end(CUDA_SUCCESS);
-}
-
-/* Work behind a moment of the whole context begins when all streams are done with what they have by now. */
-static CUresult wait_for_context(struct stream *stream) {
-  const struct work mark = {.kind = WORK_MARK};
-  CUresult result = CUDA_SUCCESS;
-  for (struct stream *other = stream->gpu->streams; result == CUDA_SUCCESS && other != NULL; other = other->next) {
-    const struct point now = {other, other->submitted};
-    if (other != stream) result = dz_stream_submit(stream, &mark, NULL, &now);
-  }
-  return result;
 }
 
 static CUresult wait_for(struct stream *stream, const struct event *event) {
   const struct work mark = {.kind = WORK_MARK};
   if (event->capture != 0) return dz_capture_join(stream, event->capture, &event->clock);
-  if (event->point.stream == NULL && event->ticket == 0) return CUDA_SUCCESS; /* never recorded */
+  if (event->point.stream == NULL && event->point.gpu == NULL) return CUDA_SUCCESS; /* never recorded */
   if (stream->capture != NULL) {
     dz_capture_invalidate(stream->capture);
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
-  return event->ticket != 0 ? wait_for_context(stream) : dz_stream_submit(stream, &mark, NULL, &event->point);
+  return dz_stream_submit(stream, &mark, NULL, &event->point);
 }
 
 CUresult dz_host_StreamWaitEvent(CUstream stream_handle, CUevent handle, unsigned int flags) {
@@ -172,7 +157,7 @@ CUresult dz_host_EventQuery(CUevent handle) {
   CUresult result = dz_host_begin();
   if (result != CUDA_SUCCESS) return result;
   result = find_to_wait(handle, &event);
-  if (result == CUDA_SUCCESS && (!dz_point_passed(&event->point) || !dz_gpu_passed(event->gpu, event->ticket))) result = CUDA_ERROR_NOT_READY;
+  if (result == CUDA_SUCCESS && !dz_point_passed(&event->point)) result = CUDA_ERROR_NOT_READY;
   return dz_host_end(result);
 }
 
@@ -183,10 +168,8 @@ CUresult dz_host_EventSynchronize(CUevent handle) {
   result = find_to_wait(handle, &event);
   if (result != CUDA_SUCCESS) return dz_host_end(result);
   struct gpu *gpu = event->gpu;
-  uint64_t ticket = event->ticket; /* the event may be recorded anew, or destroyed, meanwhile */
-  struct point point = {NULL, 0};
-  if (event->point.stream != NULL) dz_point_set(&point, event->point.stream, event->point.sequence);
-  dz_gpu_await(gpu, ticket);
+  struct point point = {NULL, NULL, 0}; /* the event may be recorded anew, or destroyed, meanwhile */
+  dz_point_copy(&point, &event->point);
   dz_point_await(&point);
   dz_point_clear(&point);
   return dz_host_end(gpu->lost);

@@ -70,14 +70,23 @@ static bool make_room(void) {
   return true;
 }
 
+/* Whether all pages from base to end are mapped: what the kernel says about their residence does not matter. */
+static bool is_mapped(uint64_t base, uint64_t end, uint64_t page) {
+  unsigned char residence[1024];
+  for (uint64_t piece; base < end; base += piece) {
+    piece = end - base < sizeof residence * page ? end - base : sizeof residence * page;
+    if (mincore((void *)(uintptr_t)base, piece, residence) != 0) return false;
+  }
+  return true;
+}
+
 static CUresult add(const struct gpu *gpu, uint64_t host_address, uint64_t bytes) {
   struct host *host = dz_host();
   uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
   uint64_t base = host_address & ~(page - 1), end = (host_address + bytes + page - 1) & ~(page - 1);
   if (end <= base) return CUDA_ERROR_INVALID_VALUE;
   if (overlaps(base, end)) return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
-  /* Writes nothing back: the kernel only looks whether all of it is mapped. */
-  if (msync((void *)(uintptr_t)base, end - base, MS_ASYNC) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!is_mapped(base, end, page)) return CUDA_ERROR_INVALID_VALUE;
   if (!make_room()) return CUDA_ERROR_OUT_OF_MEMORY;
   struct pin *pin = &host->pins[count_below(base)];
   memmove(pin + 1, pin, (size_t)(host->pins + host->pin_count - pin) * sizeof *pin);

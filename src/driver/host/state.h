@@ -48,9 +48,11 @@ void *dz_table_take(struct table *table, enum host_kind kind, uint32_t *at);
 
 /* ---- objects */
 
-/* A moment of a stream's work: after its sequence-th piece. Holds the stream; stream NULL: a moment that has passed. */
+/* A moment of a stream's work: after its sequence-th piece; it holds the stream. Or, with gpu, of a whole context's: after the
+ * piece with that ticket. With neither: one that has passed. */
 struct point {
   struct stream *stream;
+  struct gpu *gpu;
   uint64_t sequence;
 };
 
@@ -191,15 +193,13 @@ CUresult dz_stream_submit(struct stream *stream, const struct work *work, void *
 CUresult dz_stream_await(struct stream *stream); /* by the stream; returns the context's state */
 void dz_stream_await_gpu(struct gpu *gpu);       /* all of the context's */
 
-/* Whether all of the context's work up to a ticket is done; waits for it. */
-bool dz_gpu_passed(const struct gpu *gpu, uint64_t ticket);
-void dz_gpu_await(struct gpu *gpu, uint64_t ticket);
-
 void dz_stream_thread_ended(uint32_t thread); /* its per-thread default streams end */
 void dz_stream_end_all(struct gpu *gpu);      /* when their work is done; drops the lock meanwhile */
 void dz_stream_count(struct host_counts *counts);
 
 void dz_point_set(struct point *point, struct stream *stream, uint64_t sequence);
+void dz_point_set_context(struct point *point, struct gpu *gpu); /* all that is submitted now */
+void dz_point_copy(struct point *to, const struct point *from);
 void dz_point_clear(struct point *point);
 bool dz_point_passed(const struct point *point);
 void dz_point_await(const struct point *point); /* drops the lock meanwhile; the caller holds the point */

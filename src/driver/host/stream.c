@@ -31,23 +31,48 @@ static void drop_reference(struct stream *stream) {
   free(stream);
 }
 
-void dz_point_set(struct point *point, struct stream *stream, uint64_t sequence) {
-  stream->references++; /* before clear: it may be the same one */
-  dz_point_clear(point);
-  *point = (struct point){stream, sequence};
-}
-
 void dz_point_clear(struct point *point) {
   if (point->stream != NULL) drop_reference(point->stream);
-  *point = (struct point){NULL, 0};
+  *point = (struct point){NULL, NULL, 0};
+}
+
+void dz_point_copy(struct point *to, const struct point *from) {
+  struct point copy = *from;
+  if (copy.stream != NULL) copy.stream->references++; /* before clear: it may be the same one */
+  dz_point_clear(to);
+  *to = copy;
+}
+
+void dz_point_set(struct point *point, struct stream *stream, uint64_t sequence) {
+  const struct point moment = {stream, NULL, sequence};
+  dz_point_copy(point, &moment);
+}
+
+void dz_point_set_context(struct point *point, struct gpu *gpu) {
+  const struct point moment = {NULL, gpu, gpu->ticket};
+  dz_point_copy(point, &moment);
+}
+
+/* Whether a stream is done with what was submitted up to a ticket. */
+static bool has_done(const struct stream *stream, uint64_t ticket) {
+  return stream->first == NULL || stream->first->ticket > ticket;
+}
+
+static bool context_has_done(const struct gpu *gpu, uint64_t ticket) {
+  for (const struct stream *stream = gpu->streams; stream != NULL; stream = stream->next) {
+    if (!has_done(stream, ticket)) return false;
+  }
+  return true;
 }
 
 bool dz_point_passed(const struct point *point) {
+  if (point->gpu != NULL) return context_has_done(point->gpu, point->sequence);
   return point->stream == NULL || point->stream->done >= point->sequence;
 }
 
 void dz_point_await(const struct point *point) {
-  while (!dz_point_passed(point)) (void)pthread_cond_wait(&point->stream->gpu->progress, &dz_host()->lock);
+  struct gpu *gpu = point->stream != NULL ? point->stream->gpu : point->gpu;
+  while (!dz_point_passed(point)) (void)pthread_cond_wait(&gpu->progress, &dz_host()->lock);
 }
 
 /* ---- the thread */
@@ -151,9 +176,10 @@ static struct stream *take_ended(struct gpu *gpu) {
 }
 
 /* Joins the threads that have nothing left to do. Those that have are joined by a later call, by the context's end at the latest.
- */
-static void reap(struct gpu *gpu) {
+ * false: there was none, and the lock was held throughout. */
+static bool reap(struct gpu *gpu) {
   struct stream *ended = take_ended(gpu);
+  if (ended == NULL) return false;
   while (ended != NULL) {
     struct stream *stream = ended;
     ended = stream->next;
@@ -162,6 +188,7 @@ static void reap(struct gpu *gpu) {
     (void)pthread_mutex_lock(&dz_host()->lock);
     drop_reference(stream);
   }
+  return true;
 }
 
 void dz_stream_end_all(struct gpu *gpu) {
@@ -170,8 +197,7 @@ void dz_stream_end_all(struct gpu *gpu) {
     if (!stream->ending) end(stream);
   }
   while (gpu->streams != NULL) {
-    reap(gpu);
-    if (gpu->streams != NULL) (void)pthread_cond_wait(&gpu->progress, &dz_host()->lock);
+    if (!reap(gpu)) (void)pthread_cond_wait(&gpu->progress, &dz_host()->lock);
   }
 }
 
@@ -234,7 +260,7 @@ CUresult dz_stream_submit(struct stream *stream, const struct work *submitted, v
   for (struct stream *other = gpu->streams; other != NULL; other = other->next) {
     if (waits_for(stream, other)) dz_point_set(&op->points[op->point_count++], other, other->submitted);
   }
-  if (waits) dz_point_set(&op->points[op->point_count++], after->stream, after->sequence);
+  if (waits) dz_point_copy(&op->points[op->point_count++], after);
   op->work = *submitted;
   op->staged = staged;
   op->sequence = ++stream->submitted;
@@ -244,11 +270,6 @@ CUresult dz_stream_submit(struct stream *stream, const struct work *submitted, v
   stream->last = &op->next;
   (void)pthread_cond_signal(&stream->ready);
   return CUDA_SUCCESS;
-}
-
-/* Whether a stream is done with what was submitted up to a ticket. */
-static bool has_done(const struct stream *stream, uint64_t ticket) {
-  return stream->first == NULL || stream->first->ticket > ticket;
 }
 
 /* Streams of the context that stream, as a default stream, answers for: itself, and for the legacy one all the blocking. */
@@ -272,20 +293,11 @@ CUresult dz_stream_await(struct stream *stream) {
   return gpu->lost;
 }
 
-bool dz_gpu_passed(const struct gpu *gpu, uint64_t ticket) {
-  for (const struct stream *stream = gpu->streams; stream != NULL; stream = stream->next) {
-    if (!has_done(stream, ticket)) return false;
-  }
-  return true;
-}
-
-void dz_gpu_await(struct gpu *gpu, uint64_t ticket) {
-  while (!dz_gpu_passed(gpu, ticket)) (void)pthread_cond_wait(&gpu->progress, &dz_host()->lock);
-}
-
 void dz_stream_await_gpu(struct gpu *gpu) {
-  dz_gpu_await(gpu, gpu->ticket);
-  reap(gpu);
+  struct point now = {NULL, NULL, 0};
+  dz_point_set_context(&now, gpu);
+  dz_point_await(&now);
+  (void)reap(gpu);
 }
 
 /* ---- entries */
@@ -302,7 +314,7 @@ CUresult dz_host_StreamCreate(CUstream *handle, unsigned int flags) {
   stream->handle = (CUstream)(uintptr_t)dz_table_add(&dz_host()->streams, HOST_STREAM, stream);
   if (stream->handle == NULL) {
     end(stream);
-    reap(gpu);
+    (void)reap(gpu);
     return dz_host_end(CUDA_ERROR_OUT_OF_MEMORY);
   }
   *handle = stream->handle;
@@ -319,7 +331,7 @@ CUresult dz_host_StreamDestroy(CUstream handle) {
   if (result != CUDA_SUCCESS) return dz_host_end(result);
   struct gpu *gpu = stream->gpu;
   end(stream);
-  reap(gpu);
+  (void)reap(gpu);
   return dz_host_end(CUDA_SUCCESS);
 }
 

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Stacks of frames: one that each thread has, and those that users make for coroutines.
+ */
+#ifndef DZ_STACK_H
+#define DZ_STACK_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "core/tls.h"
+#include "scope/frame.h"
+
+enum { DZ_DEPTH_MAX = 64 };
+
+/* A frame, and what tells whether it is the one that a token means and whether its owner still exists. Written by the running
+ * thread; expandable is also read by whoever counts (arbiter). */
+struct place {
+  const drowse_tag *tag;
+  _Atomic drowse_expandable expandable;
+  uint64_t serial;
+  uintptr_t object; /* the address of the scope object */
+};
+
+struct drowse_stack {
+  uint64_t id;     /* of all stacks of the process; never used again */
+  uint64_t serial; /* of the last push */
+  _Atomic size_t depth;
+  uintptr_t low, high; /* the C stack that its scope objects live on; equal: not known, nothing is pruned */
+
+  atomic_bool running; /* some thread's current one */
+  bool own;            /* a thread's, not a user's */
+  atomic_bool counted; /* the arbiter counts it: off is current here. The arbiter's */
+
+  struct drowse_stack *next, **before;   /* of all stacks, under the registry's lock */
+  struct place places[DZ_DEPTH_MAX + 1]; /* the first: no scope open */
+};
+
+extern DZ_TLS struct drowse_stack *dz_stack; /* what this thread runs on; NULL before its first scope */
+
+/* Gives this thread its own stack and makes it current. */
+drowse_status dz_stack_make_own(void);
+
+/* Makes the stack of that id, which is this thread's own or a parked one, current; false: there is none. */
+bool dz_stack_find(uint64_t id);
+
+/* All stacks, under the registry's lock. */
+void dz_stack_each(void (*each)(struct drowse_stack *stack));
+
+static inline size_t dz_stack_depth(const struct drowse_stack *stack) {
+  return atomic_load_explicit(&stack->depth, memory_order_acquire);
+}
+
+static inline bool dz_place_is_off(const struct place *place) {
+  return atomic_load_explicit(&place->expandable, memory_order_relaxed) == DROWSE_EXPANDABLE_OFF;
+}
+
+/* Whether off is current on a stack. */
+static inline bool dz_stack_is_off(const struct drowse_stack *stack) {
+  return dz_place_is_off(&stack->places[dz_stack_depth(stack)]);
+}
+
+#endif

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams: captures are left alone, retired streams are forgotten, and memory is given back only when work is done with it.
+ */
+#include "fixture.h"
+
+static CUstream stream;
+
+static void start_stream(void) {
+  start();
+  stream = make_stream();
+}
+
+static void finish_stream(void) {
+  ck_cu(StreamDestroy(stream));
+  finish();
+}
+
+static CUdeviceptr address(const void *ptr) {
+  return (CUdeviceptr)(uintptr_t)ptr;
+}
+
+/* ---- captures */
+
+static void begin_capture(void) {
+  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+}
+
+/* The capture is whole: its graph runs. */
+static void end_capture(void) {
+  CUgraph graph = NULL;
+  CUgraphExec executable = NULL;
+  ck_cu(StreamEndCapture(stream, &graph));
+  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
+  ck_cu(GraphLaunch(executable, stream));
+  ck_cu(StreamSynchronize(stream));
+  ck_cu(GraphExecDestroy(executable));
+  ck_cu(GraphDestroy(graph));
+}
+
+START_TEST(allocating_and_freeing_leave_a_capture_alone) {
+  void *before = alloc_on("a", MIB, stream);
+  begin_capture();
+  void *during = alloc_on("a", 9 * MIB, stream), *elsewhere = alloc_tag("b", MIB);
+  ck_cu(MemsetD8Async(address(before), 1, MIB, stream));
+  ck_cu(MemsetD8Async(address(during), 2, 9 * MIB, stream));
+  ck_ok(drowse_free(heap, elsewhere));
+  end_capture();
+  ck_assert(is_filled(before, MIB, 1));
+  ck_assert(is_filled(during, 9 * MIB, 2));
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+START_TEST(a_stream_first_seen_capturing_is_the_same_one_afterwards) {
+  begin_capture();
+  void *during = alloc_on("a", MIB, stream);
+  ck_cu(MemsetD8Async(address(during), 3, MIB, stream));
+  end_capture();
+  ck_assert(is_filled(during, MIB, 3));
+  ck_ok(drowse_free(heap, during));
+  ck_assert_ptr_ne(alloc_tag("a", MIB), during);
+  ck_assert_ptr_eq(alloc_on("a", MIB, stream), during);
+  begin_capture();
+  ck_ok(drowse_free(heap, during));
+  ck_assert_ptr_eq(alloc_on("a", MIB, stream), during);
+  end_capture();
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+START_TEST(a_stream_only_seen_capturing_can_be_retired) {
+  begin_capture();
+  (void)alloc_on("a", MIB, stream);
+  end_capture();
+  ck_ok(drowse_stream_retire(heap, stream));
+  ck_status(drowse_stream_retire(heap, stream), DROWSE_ERR_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(what_would_destroy_a_capture_is_refused) {
+  void *ptr = alloc_on("a", 40 * MIB, stream), *none = (void *)8;
+  unsigned char byte = 7;
+  write_pattern(ptr, MIB, 1);
+  ck_ok(drowse_free(heap, alloc_tag("b", 20 * MIB)));
+  uint64_t mapped = stats_of(NULL).mapped_bytes;
+  begin_capture();
+  ck_cu(MemsetD8Async(address(ptr) + MIB, 4, MIB, stream));
+  ck_status(drowse_copy_in(heap, ptr, &byte, 1), DROWSE_ERR_BUSY);
+  ck_status(drowse_copy_out(heap, &byte, ptr, 1), DROWSE_ERR_BUSY);
+  ck_status(drowse_trim(heap, 0), DROWSE_ERR_BUSY);
+  ck_status(drowse_alloc(heap, 40 * MIB, NULL, &none), DROWSE_ERR_NO_DEVICE_MEMORY); /* though b has some unused */
+  ck_assert_ptr_null(none);
+  ck_assert_uint_eq(stats_of(NULL).mapped_bytes, mapped);
+  end_capture();
+  ck_assert(has_pattern(ptr, MIB, 1));
+  ck_assert(is_filled((char *)ptr + MIB, MIB, 4));
+  ck_ok(drowse_trim(heap, 0));
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+START_TEST(copies_for_other_streams_leave_a_capture_alone) {
+  CUstream other = make_stream();
+  void *ptr = alloc_on("a", MIB, other);
+  begin_capture();
+  write_pattern(ptr, MIB, 1);
+  ck_assert(has_pattern(ptr, MIB, 1));
+  end_capture();
+  drop_stream(other);
+}
+END_TEST
+
+/* ---- retired streams */
+
+START_TEST(an_unknown_stream_cannot_be_retired) {
+  ck_status(drowse_stream_retire(heap, stream), DROWSE_ERR_NOT_FOUND);
+  (void)alloc_on("a", 1, stream);
+  ck_ok(drowse_stream_retire(heap, stream));
+  ck_status(drowse_stream_retire(heap, stream), DROWSE_ERR_NOT_FOUND);
+  ck_status(drowse_stream_retire(NULL, stream), DROWSE_ERR_INVALID);
+}
+END_TEST
+
+START_TEST(blocks_outlive_their_stream) {
+  CUstream other = make_stream();
+  void *ptr = alloc_on("a", 3 * MIB, other);
+  write_pattern(ptr, 3 * MIB, 1);
+  drop_stream(other);
+  ck_assert(has_pattern(ptr, 3 * MIB, 1));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(ptr, 3 * MIB, 1));
+  write_pattern(ptr, 3 * MIB, 2);
+  ck_assert(has_pattern(ptr, 3 * MIB, 2));
+  ck_ok(drowse_free(heap, ptr));
+  other = make_stream();
+  ck_assert_ptr_ne(alloc_on("a", 3 * MIB, other), ptr); /* nobody's memory any more ... */
+  ck_ok(drowse_tag_clear(heap, "a"));
+  ck_ok(drowse_trim(heap, 0)); /* ... until it is given back */
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 0);
+  ck_assert_uint_eq(device_free_bytes(), 64 * MIB);
+  drop_stream(other);
+}
+END_TEST
+
+START_TEST(memory_of_a_retired_stream_is_had_when_it_is_short) {
+  CUstream other = make_stream();
+  ck_ok(drowse_free(heap, alloc_on("a", 60 * MIB, other)));
+  drop_stream(other);
+  (void)alloc_tag("b", 60 * MIB);
+}
+END_TEST
+
+/* ---- memory that work still uses */
+
+static struct gate gate;
+static void *freed_meanwhile;
+
+/* In place of cuCtxSynchronize: when it has returned, another thread submits work and frees the block that it uses. */
+static CUresult synchronize_and_free(void) {
+  CUresult code = dz_host_driver.CtxSynchronize();
+  close_gate(&gate, stream);
+  ck_cu(MemsetD8Async(address(freed_meanwhile), 1, 8 * MIB, stream));
+  ck_ok(drowse_free(heap, freed_meanwhile));
+  return code;
+}
+
+/* The work behind the gate would have met no memory, which costs the device its context. */
+static void pass_gate(void) {
+  heap->device.driver.CtxSynchronize = dz_host_driver.CtxSynchronize;
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+}
+
+START_TEST(trim_leaves_alone_what_was_freed_after_the_wait) {
+  freed_meanwhile = alloc_on("a", 8 * MIB, stream);
+  ck_ok(drowse_free(heap, alloc_tag("b", 8 * MIB)));
+  heap->device.driver.CtxSynchronize = synchronize_and_free;
+  ck_ok(drowse_trim(heap, 0));
+  pass_gate();
+  ck_assert_uint_eq(stats_of("b").mapped_bytes, 0);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 8 * MIB);
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 0);
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+START_TEST(a_shortage_leaves_alone_what_was_freed_after_the_wait) {
+  void *none;
+  (void)alloc_tag("b", 46 * MIB);
+  ck_ok(drowse_free(heap, alloc_tag("c", 4 * MIB))); /* which is not enough */
+  freed_meanwhile = alloc_on("a", 8 * MIB, stream);
+  heap->device.driver.CtxSynchronize = synchronize_and_free;
+  ck_status(drowse_alloc(heap, 12 * MIB, NULL, &none), DROWSE_ERR_NO_DEVICE_MEMORY);
+  pass_gate();
+  ck_ok(drowse_alloc(heap, 12 * MIB, NULL, &none));
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+START_TEST(a_wake_leaves_alone_what_was_freed_after_the_wait) {
+  void *ptr = alloc_tag("b", 40 * MIB);
+  write_pattern(ptr, 40 * MIB, 1);
+  ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
+  (void)alloc_tag("c", 18 * MIB);
+  ck_ok(drowse_free(heap, alloc_tag("d", 4 * MIB))); /* which is not enough */
+  freed_meanwhile = alloc_on("a", 8 * MIB, stream);
+  heap->device.driver.CtxSynchronize = synchronize_and_free;
+  ck_status(wake_tag("b"), DROWSE_ERR_NO_DEVICE_MEMORY);
+  pass_gate();
+  ck_ok(wake_tag("b"));
+  ck_assert(has_pattern(ptr, 40 * MIB, 1));
+  ck_ok(drowse_stream_retire(heap, stream));
+}
+END_TEST
+
+#define STREAM_TEST(suite, test)                                       \
+  do {                                                                 \
+    TCase *test_case = tcase_create(#test);                            \
+    tcase_set_timeout(test_case, 120);                                 \
+    tcase_add_checked_fixture(test_case, start_stream, finish_stream); \
+    tcase_add_test(test_case, test);                                   \
+    suite_add_tcase(suite, test_case);                                 \
+  } while (0)
+
+int main(void) {
+  Suite *suite = suite_create("stream");
+  STREAM_TEST(suite, allocating_and_freeing_leave_a_capture_alone);
+  STREAM_TEST(suite, a_stream_first_seen_capturing_is_the_same_one_afterwards);
+  STREAM_TEST(suite, a_stream_only_seen_capturing_can_be_retired);
+  STREAM_TEST(suite, what_would_destroy_a_capture_is_refused);
+  STREAM_TEST(suite, copies_for_other_streams_leave_a_capture_alone);
+  STREAM_TEST(suite, an_unknown_stream_cannot_be_retired);
+  STREAM_TEST(suite, blocks_outlive_their_stream);
+  STREAM_TEST(suite, memory_of_a_retired_stream_is_had_when_it_is_short);
+  STREAM_TEST(suite, trim_leaves_alone_what_was_freed_after_the_wait);
+  STREAM_TEST(suite, a_shortage_leaves_alone_what_was_freed_after_the_wait);
+  STREAM_TEST(suite, a_wake_leaves_alone_what_was_freed_after_the_wait);
+  return harness_run(suite);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Random operations by several threads against an oracle: some allocate, write, read and free, while others put tags to sleep and
+ * wake them. A call that comes while a tag moves is turned away, and then nothing has changed; the memory of a tag that is held
+ * is there for the device.
+ */
+#include "fixture.h"
+
+enum { WORKERS = 3, SLEEPERS = 2, TAGS = 4, SLOTS = 12, ROUNDS = 1500, MOTIONS = 250, BYTES_MAX = 300 * 1024 };
+
+static const char *const tags[TAGS] = {"a", "b", "c", "scratch"}; /* the last one is discarded */
+
+struct slot {
+  unsigned char *ptr; /* NULL: none */
+  size_t bytes;
+  int tag;
+  uint64_t seed;
+};
+
+struct worker {
+  pthread_t thread;
+  uint64_t random;
+  CUstream stream;
+  struct slot slots[SLOTS];
+  unsigned char expected[BYTES_MAX], found[BYTES_MAX];
+  const char *failure;
+  drowse_status status; /* what failed */
+};
+
+static struct worker workers[WORKERS];
+static atomic_int sleeps, wakes, turned_away;
+
+static const char *failed(struct worker *worker, drowse_status status, const char *what) {
+  worker->status = status;
+  return what;
+}
+
+static bool keeps_contents(const struct slot *slot) {
+  return slot->tag != TAGS - 1;
+}
+
+/* With a hold or without: where a sleep waits already, it is turned away. */
+static bool is_turned_away(drowse_status status) {
+  bool turned = status == DROWSE_ERR_BUSY || status == DROWSE_ERR_ASLEEP;
+  if (turned) atomic_fetch_add(&turned_away, 1);
+  return turned;
+}
+
+static const char *allocate(struct worker *worker, struct slot *slot) {
+  struct slot new = {.bytes = 1 + random_below(&worker->random, BYTES_MAX),
+                     .tag = (int)random_below(&worker->random, TAGS),
+                     .seed = next_random(&worker->random)};
+  void *ptr;
+  drowse_alloc_options options = {.struct_size = sizeof options,
+                                  .tag = tags[new.tag],
+                                  .expandable = (drowse_expandable)(1 + random_below(&worker->random, 2))};
+  drowse_status status = drowse_alloc_with(heap, new.bytes, worker->stream, &options, &ptr);
+  if (status != DROWSE_OK) return is_turned_away(status) ? NULL : failed(worker, status, "alloc");
+  new.ptr = ptr;
+  fill_pattern(worker->expected, new.bytes, new.seed);
+  status = drowse_copy_in(heap, new.ptr, worker->expected, new.bytes);
+  if (status == DROWSE_OK) {
+    *slot = new;
+    return NULL;
+  }
+  if (!is_turned_away(status)) return failed(worker, status, "copy_in");
+  status = drowse_free(heap, ptr);
+  return status == DROWSE_OK ? NULL : failed(worker, status, "free");
+}
+
+/* While a tag is held its memory is there for the device to use. */
+static const char *use_held(struct worker *worker, const struct slot *slot) {
+  drowse_status status = drowse_hold(heap, tags[slot->tag], -1);
+  if (status != DROWSE_OK) return failed(worker, status, "hold");
+  CUresult code = cu->MemcpyDtoHAsync(worker->found, (CUdeviceptr)(uintptr_t)slot->ptr, slot->bytes, worker->stream);
+  if (code == CUDA_SUCCESS) code = cu->StreamSynchronize(worker->stream);
+  status = drowse_unhold(heap, tags[slot->tag]);
+  if (status != DROWSE_OK) return failed(worker, status, "unhold");
+  if (code != CUDA_SUCCESS) return failed(worker, DROWSE_ERR_DRIVER, "the device's use of held memory");
+  fill_pattern(worker->expected, slot->bytes, slot->seed);
+  bool same = memcmp(worker->expected, worker->found, slot->bytes) == 0;
+  return same || !keeps_contents(slot) ? NULL : failed(worker, DROWSE_OK, "held memory has other bytes than were written");
+}
+
+static const char *look(struct worker *worker, const struct slot *slot) {
+  drowse_status status = drowse_copy_out(heap, worker->found, slot->ptr, slot->bytes);
+  if (status == DROWSE_ERR_ASLEEP && keeps_contents(slot)) return failed(worker, status, "copy_out of a backup");
+  if (is_turned_away(status)) return NULL;
+  if (status != DROWSE_OK) return failed(worker, status, "copy_out");
+  fill_pattern(worker->expected, slot->bytes, slot->seed);
+  if (keeps_contents(slot) && memcmp(worker->expected, worker->found, slot->bytes) != 0)
+    return failed(worker, DROWSE_OK, "other bytes than were written");
+  drowse_block block = {.struct_size = sizeof block};
+  status = drowse_block_get(heap, slot->ptr + slot->bytes - 1, &block);
+  if (status != DROWSE_OK || block.base != slot->ptr || strcmp(block.tag, tags[slot->tag]) != 0)
+    return failed(worker, status, "block_get");
+  return NULL;
+}
+
+static const char *change(struct worker *worker, struct slot *slot) {
+  uint64_t seed = next_random(&worker->random);
+  fill_pattern(worker->expected, slot->bytes, seed);
+  drowse_status status = drowse_copy_in(heap, slot->ptr, worker->expected, slot->bytes);
+  if (status == DROWSE_OK) {
+    slot->seed = seed;
+    return NULL;
+  }
+  if (status == DROWSE_ERR_ASLEEP && keeps_contents(slot)) return failed(worker, status, "copy_in to a backup");
+  return is_turned_away(status) ? NULL : failed(worker, status, "copy_in");
+}
+
+static const char *release(struct worker *worker, struct slot *slot) {
+  drowse_status status = drowse_free(heap, slot->ptr);
+  slot->ptr = NULL;
+  return status == DROWSE_OK ? NULL : failed(worker, status, "free");
+}
+
+static void *work(void *argument) {
+  struct worker *worker = argument;
+  if (cu->CtxSetCurrent(heap->context) != CUDA_SUCCESS) worker->failure = "no context";
+  for (int round = 0; round < ROUNDS && worker->failure == NULL; round++) {
+    struct slot *slot = &worker->slots[random_below(&worker->random, SLOTS)];
+    uint64_t kind = random_below(&worker->random, 5);
+    worker->failure = slot->ptr == NULL ? allocate(worker, slot)
+                      : kind == 0       ? release(worker, slot)
+                      : kind == 1       ? change(worker, slot)
+                      : kind == 2       ? use_held(worker, slot)
+                                        : look(worker, slot);
+  }
+  return NULL;
+}
+
+/* ---- those who put to sleep */
+
+struct sleeper {
+  pthread_t thread;
+  uint64_t random;
+  drowse_status status; /* not OK: what nobody should get */
+};
+
+static drowse_action action_of(int tag) {
+  return tag == TAGS - 1 ? DROWSE_DISCARD : DROWSE_OFFLOAD;
+}
+
+static drowse_status fall_asleep(struct sleeper *sleeper) {
+  drowse_rule rules[TAGS];
+  size_t count = 0;
+  for (int tag = 0; tag < TAGS; tag++) {
+    if (random_below(&sleeper->random, 2) == 0) continue;
+    rules[count++] = (drowse_rule){.tag = tags[tag], .action = action_of(tag)};
+  }
+  drowse_status status = drowse_sleep(heap, rules, count, NULL);
+  if (status == DROWSE_OK) atomic_fetch_add(&sleeps, 1);
+  return status == DROWSE_ERR_BUSY ? DROWSE_OK : status; /* the other one moves a tag already */
+}
+
+static drowse_status wake_up(struct sleeper *sleeper) {
+  const char *names[TAGS];
+  size_t count = 0, first = random_below(&sleeper->random, TAGS);
+  for (size_t i = 0; i < TAGS; i++) {
+    if (random_below(&sleeper->random, 3) != 0) names[count++] = tags[(first + i) % TAGS];
+  }
+  drowse_wake_options options = {.struct_size = sizeof options,
+                                 .flags = random_below(&sleeper->random, 2) == 0 ? DROWSE_WAKE_TOGETHER : DROWSE_WAKE_POISON};
+  drowse_status status = drowse_wake(heap, names, count, &options);
+  if (status == DROWSE_OK) atomic_fetch_add(&wakes, 1);
+  return status == DROWSE_ERR_BUSY ? DROWSE_OK : status;
+}
+
+static void *put_to_sleep(void *argument) {
+  struct sleeper *sleeper = argument;
+  for (int i = 0; i < MOTIONS && sleeper->status == DROWSE_OK; i++) {
+    sleeper->status = fall_asleep(sleeper);
+    if (sleeper->status == DROWSE_OK) sleeper->status = wake_up(sleeper);
+    if (sleeper->status == DROWSE_OK && i % 16 == 0) sleeper->status = drowse_trim(heap, MIB);
+  }
+  return NULL;
+}
+
+/* Workers may wait for a tag that nobody would wake any more, so one thread wakes all until they have ended. */
+static atomic_bool workers_ended;
+
+static void *keep_waking(void *argument) {
+  drowse_status *status = argument;
+  while (!atomic_load(&workers_ended) && *status == DROWSE_OK) {
+    drowse_status woken = wake_all_tags();
+    if (woken != DROWSE_ERR_BUSY) *status = woken;
+    (void)sched_yield();
+  }
+  return NULL;
+}
+
+static void run_threads(void) {
+  struct sleeper sleepers[SLEEPERS];
+  pthread_t waker;
+  drowse_status waker_status = DROWSE_OK;
+  for (int i = 0; i < WORKERS; i++) {
+    workers[i].random = 100 + (uint64_t)i;
+    workers[i].stream = make_stream();
+    ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+  }
+  for (int i = 0; i < SLEEPERS; i++) {
+    sleepers[i] = (struct sleeper){.random = 200 + (uint64_t)i};
+    ck_assert_int_eq(pthread_create(&sleepers[i].thread, NULL, put_to_sleep, &sleepers[i]), 0);
+  }
+  for (int i = 0; i < SLEEPERS; i++) ck_assert_int_eq(pthread_join(sleepers[i].thread, NULL), 0);
+  ck_assert_int_eq(pthread_create(&waker, NULL, keep_waking, &waker_status), 0);
+  for (int i = 0; i < WORKERS; i++) ck_assert_int_eq(pthread_join(workers[i].thread, NULL), 0);
+  atomic_store(&workers_ended, true);
+  ck_assert_int_eq(pthread_join(waker, NULL), 0);
+  ck_ok(waker_status);
+  for (int i = 0; i < SLEEPERS; i++) ck_ok(sleepers[i].status);
+}
+
+static void ck_oracle(void) {
+  uint64_t live_bytes = 0, live_blocks = 0;
+  for (int i = 0; i < WORKERS; i++) {
+    struct worker *worker = &workers[i];
+    ck_assert_msg(worker->failure == NULL, "worker %d: %s: %s", i, worker->failure, drowse_status_name(worker->status));
+    for (int n = 0; n < SLOTS; n++) {
+      if (worker->slots[n].ptr == NULL) continue;
+      const char *failure = look(worker, &worker->slots[n]);
+      ck_assert_msg(failure == NULL, "%s", failure);
+      live_bytes += (worker->slots[n].bytes + 511) / 512 * 512;
+      live_blocks++;
+    }
+  }
+  drowse_stats stats = stats_of(NULL);
+  ck_assert_uint_eq(stats.live_bytes, live_bytes);
+  ck_assert_uint_eq(stats.live_blocks, live_blocks);
+  ck_assert_uint_eq(stats.holds, 0);
+  ck_assert_uint_eq(stats.mapped_bytes, heap->total_bytes - device_free_bytes());
+}
+
+START_TEST(threads_against_the_oracle) {
+  open_with((drowse_heap_options){.device = "host:256MiB"});
+  for (int tag = 0; tag < TAGS; tag++) (void)alloc_tag(tags[tag], 1); /* so that the tags are there to be held */
+  for (int tag = 0; tag < TAGS; tag++) ck_ok(drowse_tag_clear(heap, tags[tag]));
+  atomic_store(&workers_ended, false);
+  run_threads();
+  ck_oracle();
+  ck_ok(wake_all_tags());
+  ck_oracle();
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.action = DROWSE_OFFLOAD}, 1, NULL));
+  ck_oracle();
+  ck_assert_uint_eq(stats_of(NULL).mapped_bytes, 0);
+  ck_assert_int_gt(sleeps, 0);
+  ck_assert_int_gt(wakes, 0);
+  for (int i = 0; i < WORKERS; i++) {
+    ck_ok(drowse_stream_retire(heap, workers[i].stream));
+    ck_cu(StreamDestroy(workers[i].stream));
+  }
+  close_heap();
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("model");
+  HARNESS_TEST(suite, threads_against_the_oracle);
+  return harness_run(suite);
+}
