@@ -143,7 +143,10 @@ static void change_as_told(drowse_heap *heap, const char *text, bool cut) {
 
 drowse_status __wrap_drowse_wake(drowse_heap *heap, const char *const *tags, size_t count, const drowse_wake_options *options) {
   const char *told;
-  if ((told = meddle("kill")) != NULL) raise(atoi(told));
+  if ((told = meddle("kill")) != NULL) {
+    (void)signal(atoi(told), SIG_DFL); /* a shell's background job inherits that it is ignored */
+    raise(atoi(told));
+  }
   drowse_status status = __real_drowse_wake(heap, tags, count, options);
   tell_resident();
   if (!woken) {
