@@ -237,7 +237,8 @@ DROWSE_API drowse_status drowse_stack_create_at(drowse_stack **stack, void *low,
 
 /* Makes to this thread's current stack of frames, NULL its own, and stores the one before in *from, unless from is NULL; NULL
  * stands for the thread's own there too. To be called beside the switch of the C stack, before or behind it. Runs no hook.
- * DROWSE_ERR_BUSY: another thread runs on it, nothing changes and *from is the current one. Since 0.1. */
+ * DROWSE_ERR_BUSY: another thread runs on it; DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM: only at a thread's first call. After a
+ * failure nothing has changed and *from is the current one. A thread that ends parks the stack. Since 0.1. */
 DROWSE_API drowse_status drowse_stack_swap(drowse_stack *to, drowse_stack **from);
 
 /* The same; returns the one before. After a failure the current one stays. Since 0.1. */
@@ -591,11 +592,12 @@ DROWSE_API drowse_status drowse_settings_parse(const char *text, drowse_settings
                                                size_t *error_offset) DROWSE_CHECKED;
 
 /* Writes text (NULL is as "") with the key's value changed to out: everywhere it is named, also by its other name; where it is
- * not, "key:value" is put in front. All the rest stays byte for byte. What a dialect accepts it accepts afterwards if it accepts
- * the new pair by itself. The key and the value need not be known to this version: a key is a word, a value a word or a list.
- * *out_bytes is the room at out, and becomes what the result takes, with its NUL; out NULL: only that. text and out must not
- * overlap. DROWSE_ERR_INVALID: key, value or out_bytes is NULL or not of that form, or the room is too small: out is untouched,
- * *out_bytes is what is needed; DROWSE_ERR_SETTINGS: text has a key with no value, or a value with no key. Since 0.1. */
+ * not, "key:value" is put in front, or behind blanks that are all there is. All the rest stays byte for byte. What a dialect
+ * accepts it accepts afterwards if it accepts the new pair by itself, and reads no other key otherwise. The key and the value
+ * need not be known to this version: a key is a word, a value a word or a list. *out_bytes is the room at out, and becomes what
+ * the result takes, with its NUL; out NULL: only that. text and out must not overlap. DROWSE_ERR_INVALID: key, value or
+ * out_bytes is NULL or not of that form, or the room is too small: out is untouched, *out_bytes is what is needed;
+ * DROWSE_ERR_SETTINGS: text has a key with no value, or a value with no key. Since 0.1. */
 DROWSE_API drowse_status drowse_settings_edit(const char *text, const char *key, const char *value, char *out,
                                               size_t *out_bytes) DROWSE_CHECKED;
 

@@ -84,6 +84,8 @@ inline check_debt() { skip }
 inline check_debt() { assert(!(word & DEBT)) }
 #endif
 
+mtype = { NONE, ENTER, END, OTHER, LOOK, RETURN, WAIT, SWAP, CROSS, COUNT_IT }; /* what a thread is doing */
+
 /* ---- hooks (turn_off, turn_back, run_hook) */
 
 #ifdef FAIL
@@ -107,7 +109,6 @@ inline hook_scope(is_off) {
     hook_settles()
   }
 }
-#ifdef HOOK
 inline hook_body() {
   if
   :: hook_scope(1)
@@ -115,12 +116,14 @@ inline hook_body() {
   :: true
   fi
 }
+#ifdef HOOK
+#define HOOK_BODY hook_body();
 #else
-inline hook_body() { skip }
+#define HOOK_BODY
 #endif
 
 inline set_flag(to) {
-  hook_body();
+  HOOK_BODY
   if
   :: d_step {
       flag = to;
@@ -131,16 +134,23 @@ inline set_flag(to) {
   fi
 }
 
-inline note_stamp() {
 #ifdef STAMP
-  d_step {
-    same = 1;
-    stamped = 1
-  }
+#define NOTE_STAMP d_step { same = 1; stamped = 1 }
+#define UNSTAMP stamped = 0;
 #else
-  skip
+#define NOTE_STAMP skip
+#define UNSTAMP
 #endif
-}
+
+#ifdef BREAK_VALUE
+#define WAS_OURS 0
+#else
+#ifdef BREAK_FOREIGN_DEBT
+#define WAS_OURS ours
+#else
+#define WAS_OURS (ours && !(stamped && !same))
+#endif
+#endif
 
 inline turn_off() {
   if
@@ -149,27 +159,19 @@ inline turn_off() {
   fi;
   if
   :: ok ->
-#ifdef BREAK_FOREIGN_DEBT
-    was_ours = ours;
-#else
-    was_ours = ours && !(stamped && !same);
-#endif
-#ifdef BREAK_VALUE
-    was_ours = 0;
-#endif
-    if
-    :: !was_ours -> value = on
-    :: else
-    fi;
+    d_step {
+      was_ours = WAS_OURS;
+      value = (was_ours -> value : on)
+    }
 #ifndef BREAK_OURS
     ours = 1;
 #endif
 #ifndef BREAK_STAMPED
-    stamped = 0;
+    UNSTAMP
 #endif
     if
     :: on -> set_flag(0)
-    :: else -> hook_body()
+    :: else
     fi;
 #ifdef BREAK_OURS
     ours = 1;
@@ -178,7 +180,7 @@ inline turn_off() {
     :: !ok -> ours = was_ours
     :: else -> meddled = 0
     fi;
-    note_stamp()
+    NOTE_STAMP
   :: else
   fi
 }
@@ -188,13 +190,14 @@ inline turn_back() {
   :: ours && value && !(stamped && !same) ->
     set_flag(1);
     if
-    :: !ok -> note_stamp()
+    :: !ok -> NOTE_STAMP
     :: else
     fi
-  :: else -> hook_body()
+  :: else
   fi;
   if
-  :: ok -> d_step {
+  :: d_step {
+      ok ->
       ours = 0;
       meddled = 0
     }
@@ -336,13 +339,16 @@ inline fork_here(bare) {
 
 /* dz_arbiter_check_fork(), dz_arbiter_after_fork() */
 inline check_fork() {
-#ifdef FORK
   if
   :: cell == EMPTY -> child()
   :: else
   fi;
   if
-  :: d_step { cell == PENDING -> cell = QUIET }
+  :: d_step {
+      cell == PENDING ->
+      cell = QUIET;
+      calls++
+    }
     become_busy();
     if
     :: won ->
@@ -354,14 +360,17 @@ inline check_fork() {
     d_step {
       then = 0;
       won = 0;
-      ok = 1
+      ok = 1;
+      calls--
     }
   :: else
   fi
-#else
-  skip
-#endif
 }
+#ifdef FORK
+#define CHECK_FORK check_fork();
+#else
+#define CHECK_FORK
+#endif
 
 /* ---- counting (settle, cross): ok tells how it went */
 
@@ -383,10 +392,11 @@ inline cross() {
 #else
   then = (ok -> then & ~DEBT : (ending -> then | DEBT : then));
 #endif
-  stop_busy();
   d_step {
+    stop_busy();
     was_counted = 0;
-    counts = 0
+    counts = 0;
+    forget_look()
   }
 }
 
@@ -398,96 +408,173 @@ inline cross() {
 #define CROSSING (now | BUSY)
 #endif
 
-inline settle() {
-  d_step {
-    ok = 1;
-    off = OFF(me)
-  }
-  do
-  :: now = word;
-    if
-    :: !(now & ATTACHED) -> break
-    :: else ->
-      d_step {
-        then = now + (off - counted[me]) * ONE;
-        crosses = (COUNT(now) == 0) != (COUNT(then) == 0) || (now & DEBT)
-      }
+/* Only attaching writes another stack's counted: without it looking at one's own is no step. */
+#ifdef ATTACH
+#define PRIVATE
+#else
+#define PRIVATE d_step
+#endif
+
+/* What was loaded is kept only for the swap, to have fewer states. */
+inline look() {
+  PRIVATE {
+    now = word;
+    d_step {
+      off = OFF(me);
+      then = now + (off - counted[me]) * ONE;
+      crosses = (COUNT(now) == 0) != (COUNT(then) == 0) || (now & DEBT);
+      next = SWAP;
       if
-      :: MUST_WAIT -> wait_idle()
-      :: !(MUST_WAIT) && then == now && !crosses -> break
+      :: !(now & ATTACHED) -> next = RETURN
       :: else ->
-        d_step {
-          won = (word == now);
-          assert(!won || then >= 0);
-          word = (won -> (crosses -> CROSSING : then) : word)
-        }
         if
-        :: won && crosses -> cross(); break
-        :: won && !crosses -> counted[me] = off; break
+        :: MUST_WAIT -> next = WAIT
+        :: !MUST_WAIT && then == now && !crosses -> next = RETURN
         :: else
         fi
+      fi;
+      if
+      :: next != SWAP -> forget_look()
+      :: else
+      fi
+    }
+  }
+}
+
+inline forget_look() {
+  now = 0;
+  then = 0;
+  off = 0;
+  crosses = 0
+}
+
+inline settle() {
+  do
+  :: look();
+    if
+    :: next == RETURN -> break
+    :: next == WAIT && !(word & BUSY)
+    :: d_step {
+        next == SWAP ->
+        next = LOOK;
+        assert(word != now || then >= 0);
+        if
+        :: word == now && crosses -> word = CROSSING; next = CROSS
+        :: word == now && !crosses -> word = then; next = COUNT_IT
+        :: else -> forget_look()
+        fi
+      }
+      if
+      :: next == CROSS -> cross(); break
+      :: d_step {
+          next == COUNT_IT ->
+          counted[me] = off;
+          forget_look()
+        }
+        break
+      :: next == LOOK
       fi
     fi
   od;
-  skip; /* a break must not lead into a d_step */
-  d_step {
-    now = 0;
-    then = 0;
-    off = 0;
-    crosses = 0;
-    won = 0
-  }
+  next = LOOK
 }
+
+/* concerns_arbiter() */
+#ifdef BREAK_JUMP
+#define NOT_CONCERNED !(was || OFF(me))
+#else
+#define NOT_CONCERNED !(was || OFF(me) || counted[me])
+#endif
+#ifdef BREAK_SETTLE_FORK
+#define CHECK_FORK_AGAIN
+#else
+#define CHECK_FORK_AGAIN CHECK_FORK
+#endif
+#ifdef BREAK_THREAD_FENCE
+#define NOT_ATTACHED early
+#else
+#define NOT_ATTACHED !(word & ATTACHED)
+#endif
 
 /* dz_arbiter_settle(). The fence stands where the store and this load are two steps in this order; signals are blocked behind it,
  * so a fork in a signal handler has its last chance before the second look at the fork cell. */
 inline dz_arbiter_settle() {
-  ok = 1;
-#ifdef BREAK_THREAD_FENCE
   if
-  :: early
-  :: else
-#else
-  if
-  :: !(word & ATTACHED)
-  :: else
-#endif
-  ->
-#ifndef BREAK_SETTLE_FORK
-    check_fork();
-#endif
-    settle()
+  :: NOT_CONCERNED || NOT_ATTACHED -> ok = 1
+  :: else -> CHECK_FORK_AGAIN settle()
   fi
 }
 
+#ifdef CALLS
+#define MAY_CALL (left > 0)
+#define SPEND left--
+#else
+#define MAY_CALL true
+#define SPEND skip
+#endif
+
 /* ---- frames (push, dz_frame_end) */
 
-#ifdef BREAK_JUMP
-#define CONCERNS (was || OFF(me))
+/* Makes the frame at a new depth current by one store. What lies above is forgotten, to have fewer states; so what a frame's place
+ * holds is never seen without its depth, which release and acquire see to in the code. */
+inline store_depth(to) {
+  depth[me] = to;
+  offs[me] = my_offs & ((1 << (to + 1)) - 1);
+  my_depth = to;
+  my_offs = offs[me]
+}
+
+#ifdef BREAK_THREAD_FENCE /* the load of the word overtakes the store of the frame */
+#define LOAD_EARLY early = !(word & ATTACHED);
 #else
-#define CONCERNS (was || OFF(me) || counted[me])
+#define LOAD_EARLY
 #endif
 
-/* Makes the frame at a new depth current by one store. What lies above is forgotten, to have fewer states. */
-inline store_depth(to) {
-#ifdef BREAK_THREAD_FENCE
-  early = !(word & ATTACHED); /* the load overtakes the store */
-#endif
+/* A call begins, and changes the depth. */
+inline push(is_off) {
+  LOAD_EARLY
   d_step {
-    depth[me] = to;
-    offs[me] = my_offs & ((1 << (to + 1)) - 1);
-    my_depth = to;
-    my_offs = offs[me]
+    MAY_CALL && depth[me] < DEPTH ->
+    SPEND;
+    kind = ENTER;
+    calls++;
+    promised[me] = 0;
+    target = depth[me] + 1;
+    was = OFF(me);
+    my_offs = my_offs | (is_off << target);
+    store_depth(target)
   }
 }
 
-/* What the user believes: his scopes, and which of them are off. */
-inline begin_call(what) {
+inline end_frames(to, possible) {
+  LOAD_EARLY
   d_step {
-    kind = what;
+    MAY_CALL && (possible) ->
+    SPEND;
+    kind = END;
     calls++;
-    promised[me] = 0
+    promised[me] = 0;
+    was = OFF(me);
+    ending = 1;
+    store_depth(to)
   }
+}
+
+/* A call is over, or abandoned. */
+inline forget() {
+  kind = NONE;
+  was = 0;
+  early = 0;
+  target = 0;
+  ending = 0;
+  ok = 1;
+  now = 0;
+  then = 0;
+  off = 0;
+  crosses = 0;
+  won = 0;
+  next = LOOK;
+  calls--
 }
 
 inline end_call() {
@@ -496,50 +583,49 @@ inline end_call() {
     assert(depth[me] == my_depth && ((offs[me] ^ my_offs) & ((1 << (my_depth + 1)) - 1)) == 0);
     jumped[me] = 0;
     promised[me] = ok && OFF(me);
-    kind = NONE;
-    was = 0;
-    early = 0;
-    target = 0;
-    ending = 0;
-    ok = 1;
-    calls--;
+    forget();
     check_promises();
     check_rest()
   }
 }
 
-/* A handler jumped away; if it has not unwound, the frame that was being made current stays for the next call. */
 inline abandon_call() {
   d_step {
     jumped[me] = 1;
-    my_depth = depth[me];
-    my_offs = offs[me];
-    kind = NONE;
-    was = 0;
-    early = 0;
-    target = 0;
-    ending = 0;
-    ok = 1;
-    calls--
+    forget()
   }
 }
 
+#ifdef FORK
+#define FORKS FORK
+#else
+#define FORKS 0
+#endif
+#ifdef JUMP
+#define JUMPS true
+#else
+#define JUMPS false
+#endif
+
 /* Between the two halves of a change: a signal handler may jump, or fork. */
 inline interrupted() {
-  skip
-#ifdef FORK
   if
-  :: me == FORKER && forks < FORK -> fork_here(0)
-  :: me == FORKER && forks < FORK -> fork_here(1)
+  :: me == FORKER && forks < FORKS -> fork_here(0)
+  :: me == FORKER && forks < FORKS -> fork_here(1)
+  :: JUMPS -> goto abandoned
   :: true
   fi
-#endif
 }
+#if defined(FORK) || defined(JUMP)
+#define INTERRUPTED interrupted();
+#else
+#define INTERRUPTED
+#endif
 
 /* ---- attaching */
 
 inline framework_attach() {
-  check_fork();
+  CHECK_FORK
   now = word;
   d_step {
     won = !(now & (ATTACHED | BUSY)) && word == now;
@@ -597,7 +683,7 @@ inline framework_attach() {
 }
 
 inline framework_detach() {
-  check_fork();
+  CHECK_FORK
   become_busy();
   if
   :: won ->
@@ -623,18 +709,36 @@ inline framework_detach() {
 
 /* ---- a thread and its user, who may do anything at any time */
 
-mtype = { NONE, ENTER, END, OTHER };
+inline begin_other() {
+  d_step {
+    MAY_CALL && me == ATTACHER ->
+    SPEND;
+    kind = OTHER;
+    calls++
+  }
+}
 
-#ifdef CALLS
-#define MAY_CALL (left > 0)
-#define SPEND left--
-#else
-#define MAY_CALL true
-#define SPEND skip
-#endif
+inline end_other() {
+  d_step {
+    forget();
+    check_rest()
+  }
+}
+
+/* Somebody else sets the flag, and means it. */
+inline meddle() {
+  d_step {
+    MAY_CALL && !(word & BUSY) && cell == QUIET && !(forks > 0 && (word & DEBT)) ->
+    SPEND;
+    flag = !flag;
+    base = flag;
+    same = 0;
+    meddled = ours
+  }
+}
 
 proctype thread(byte me) {
-  mtype kind = NONE;
+  mtype kind = NONE, next = LOOK;
   short now, then;
   byte target, my_depth, my_offs, i;
   bit was, off, crosses, won, early, ending, ok = 1, on, was_ours, was_counted, counts, hook_off;
@@ -644,112 +748,78 @@ proctype thread(byte me) {
 
 begin:
   {
-idle:
+end_idle:
     do
-    :: MAY_CALL && depth[me] < DEPTH ->
-      SPEND;
-      begin_call(ENTER);
-      check_fork();
-      d_step {
-        target = depth[me] + 1;
-        was = OFF(me)
-      }
+    :: CHECK_FORK
       if
-      :: my_offs = (my_offs & ((1 << target) - 1)) | (1 << target)
-      :: my_offs = my_offs & ((1 << target) - 1)
-      fi;
-      store_depth(target);
-      interrupted();
-#ifdef JUMP
-      if
-      :: goto abandoned
-      :: true
-      fi;
-#endif
-      if
-      :: CONCERNS -> dz_arbiter_settle()
-      :: else
-      fi;
-      if
-      :: !ok ->
-        store_depth(target - 1);
-#ifndef BREAK_POP
-        ending = 1;
-        dz_arbiter_settle();
-        ok = 0
-#endif
-      :: else
-      fi;
-      end_call()
-    :: MAY_CALL && (depth[me] > 0 || jumped[me]) -> /* leave, unwind, the end of a thread: to any depth below */
-      SPEND;
-      begin_call(END);
-      check_fork();
-      if
-      :: target = 0
-      :: depth[me] > 1 -> target = depth[me] - 1
-      :: jumped[me] -> target = depth[me]
-      fi;
-      was = OFF(me);
-      ending = 1;
-      store_depth(target);
-      interrupted();
-#ifdef JUMP
-      if
-      :: goto abandoned
-      :: true
-      fi;
-#endif
-      if
-      :: CONCERNS -> dz_arbiter_settle()
-      :: else
-      fi;
-      end_call()
+      :: push(1) -> goto entered
+      :: push(0) -> goto entered
+      :: end_frames(0, depth[me] > 0 || jumped[me]) -> goto ended /* leave, unwind, the end of a thread: any depth below */
+      :: end_frames(depth[me] - 1, depth[me] > 1) -> goto ended
+      :: end_frames(depth[me], depth[me] > 0 && jumped[me]) -> goto ended
+      fi
 #ifdef ATTACH
-    :: MAY_CALL && me == ATTACHER ->
-      SPEND;
-      d_step {
-        kind = OTHER;
-        calls++
-      }
-      if
-      :: framework_attach()
-      :: framework_detach()
-      fi;
-      d_step {
-        kind = NONE;
-        ok = 1;
-        calls--;
-        check_rest()
-      }
+    :: begin_other() -> framework_attach(); end_other()
+    :: begin_other() -> framework_detach(); end_other()
 #endif
 #ifdef STAMP
-    :: d_step {
-        MAY_CALL && !(word & BUSY) && cell == QUIET && !(forks > 0 && (word & DEBT)) ->
-        SPEND;
-        flag = !flag;
-        base = flag;
-        same = 0;
-        meddled = ours
-      }
+    :: meddle()
 #endif
 #ifdef FORK
     :: me == FORKER && forks < FORK -> fork_here(0)
     :: me == FORKER && forks < FORK -> fork_here(1)
 #endif
-    :: goto stop
+#ifdef CALLS
+    :: left == 0 -> goto stop
+#endif
     od;
-#ifdef JUMP
+
+entered:
+    INTERRUPTED
+    dz_arbiter_settle();
+    if
+    :: d_step {
+        !ok ->
+        store_depth(target - 1);
+        ending = 1
+      }
+#ifndef BREAK_POP
+      dz_arbiter_settle();
+#endif
+      ok = 0
+    :: else
+    fi;
+    end_call();
+    goto end_idle;
+
+ended:
+    INTERRUPTED
+    dz_arbiter_settle();
+    end_call();
+    goto end_idle;
+
 abandoned:
     abandon_call();
-    goto idle
-#endif
+    goto end_idle
   }
 #ifdef FORK
-  unless { gone[me] && cell != EMPTY -> d_step {
-      gone[me] = 0; /* the child starts a thread of its own, with a stack of its own */
-      kind = NONE; now = 0; then = 0; target = 0; my_depth = 0; my_offs = 0; i = 0; was = 0; off = 0; crosses = 0; won = 0;
-      early = 0; ending = 0; ok = 1; on = 0; was_ours = 0; was_counted = 0; counts = 0; hook_off = 0; counted[me] = 0
+  unless {
+    gone[me];
+end_gone:
+    d_step {
+      cell != EMPTY -> /* the child starts a thread of its own, with a stack of its own */
+      gone[me] = 0;
+      counted[me] = 0;
+      my_depth = 0;
+      my_offs = 0;
+      i = 0;
+      on = 0;
+      was_ours = 0;
+      was_counted = 0;
+      counts = 0;
+      hook_off = 0;
+      calls++;
+      forget()
     }
     goto begin
   }

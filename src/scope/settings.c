@@ -509,7 +509,8 @@ static bool take_value(struct parser *parser, bool *whole) {
 }
 
 /* Takes an item and the separator behind it. Its value is all between two separators but the spaces around it: for 2.9 a tab
- * beside a word is part of it. */
+ * beside a word is part of it, for 2.10 a word behind a list stands where it skips a comma, and would run into a word that takes
+ * the list's place. */
 static bool take_item(struct parser *parser, struct item *item) {
   item->key = take(parser);
   if (!is_word(item->key)) return refuse(parser, item->key, "no key");
@@ -517,6 +518,7 @@ static bool take_item(struct parser *parser, struct item *item) {
   item->value.start = parser->at + strspn(parser->at, " ");
   bool whole;
   if (!take_value(parser, &whole)) return false;
+  if (is_word(peek(parser))) (void)take(parser);
   const char *end = peek(parser).start;
   while (end[-1] == ' ') end--;
   item->value.length = (size_t)(end - item->value.start);

@@ -157,16 +157,9 @@ static char *edit(const struct input *input, const char *text, drowse_status *st
 /* Behind a value that begins at start: where the separator is, or the end. */
 static const char *behind_value(const char *start) {
   const char *at = start + strspn(start, BLANKS);
-  if (*at != '[') return at + strcspn(at, ",:[]");
-  at += strcspn(at, "]");
+  if (*at == '[') at += strcspn(at, "]");
   if (*at == ']') at++;
-  return at + strspn(at, BLANKS);
-}
-
-/* Behind a list, any word is a separator for 2.10. */
-static const char *behind_separator(const char *at) {
-  size_t word = strcspn(at, ",:[]");
-  return *at == '\0' || word > 0 ? at + word : at + 1;
+  return at + strcspn(at, ",:[]");
 }
 
 /* The edited text is the text, but for the values of the key. value: as it was put in. */
@@ -189,9 +182,9 @@ static void check_rest(const struct input *input, const char *edited, const char
       REQUIRE(old_end - old_value == new_end - new_value);
       REQUIRE(memcmp(old_value, new_value, (size_t)(old_end - old_value)) == 0);
     }
-    old = behind_separator(old_end);
-    new = behind_separator(new_end);
-    REQUIRE(old - old_end == new - new_end &&memcmp(old_end, new_end, (size_t)(old - old_end)) == 0);
+    REQUIRE(*old_end == *new_end);
+    old = *old_end == '\0' ? old_end : old_end + 1;
+    new = *new_end == '\0' ? new_end : new_end + 1;
     found = found || ours;
   }
   REQUIRE(found);
@@ -211,7 +204,8 @@ static bool names_key(const struct input *input) {
     size_t key = strcspn(at, ",:[]");
     if (is_key(at, at + key, input->key)) return true;
     if (at[key] == '\0') return false;
-    at = behind_separator(behind_value(at + key + 1));
+    at = behind_value(at + key + 1);
+    if (*at != '\0') at++;
   }
   return false;
 }

@@ -130,7 +130,8 @@ static void out_of_callbacks(void) {
   DROWSE_SCOPE("caller", INHERIT) {
     if (SET(&there) == 0) qsort(numbers, 64, sizeof *numbers, compare_and_jump);
     expect_frame("out of qsort", "caller", 1);
-    if (SET(&there) == 0) (void)bsearch(numbers, numbers, 64, sizeof *numbers, compare_and_jump);
+    if (SET(&there) == 0)
+      expect("bsearch does not return", bsearch(numbers, numbers, 64, sizeof *numbers, compare_and_jump) == NULL);
     expect_frame("out of bsearch", "caller", 1);
   }
 }
@@ -227,6 +228,15 @@ static void handle(int number, void (*handler)(int), int flags) {
   expect("sigaction", sigaction(number, &action, NULL) == 0);
 }
 
+/* ThreadSanitizer runs handlers itself, with a mask of its own. */
+#if defined(__SANITIZE_THREAD__)
+#define KEEPS_MASK 0
+#elif defined(__has_feature)
+#define KEEPS_MASK (!__has_feature(thread_sanitizer))
+#else
+#define KEEPS_MASK 1
+#endif
+
 static bool is_blocked(int number) {
   sigset_t mask;
   pthread_sigmask(SIG_SETMASK, NULL, &mask);
@@ -251,10 +261,11 @@ static void out_of_handlers_of(int number) {
   DROWSE_SCOPE("caller", INHERIT) {
     if (SIGSET(&there, 1) == 0) raise_inside(number);
     expect_frame("out of a handler", "caller", 1);
-    expect("the mask is as it was at sigsetjmp", !is_blocked(number));
+    expect("the mask is as it was at sigsetjmp", !KEEPS_MASK || !is_blocked(number));
+    unblock(number);
     if (SIGSET(&there, 0) == 0) raise_inside(number);
     expect_frame("out of a handler, the mask not saved", "caller", 1);
-    expect("the mask is the handler's", is_blocked(number));
+    expect("the mask is the handler's", !KEEPS_MASK || is_blocked(number));
     unblock(number);
     if (SIGSET(&there, 1) == 0) {
       DROWSE_SCOPE("inlined", INHERIT) {
@@ -421,7 +432,7 @@ static void a_million_dead(void) {
 
 /* More are live at once than can be remembered. The outermost are; to the others a jump may keep dead frames, but it never drops
  * live ones. */
-enum { MANY = 300, OUTERMOST = 120 };
+enum { MANY = 300, OUTERMOST = 100 };
 
 static NOINLINE void nest_many(jmp_buf *places, size_t level, size_t target) {
   if (level == MANY) longjmp(places[target], 1);
@@ -492,7 +503,7 @@ static void *run_thread(void *nothing) {
   jmp_buf before_all; /* set before the thread has a stack of frames */
   volatile int arrivals = 0;
   if (setjmp(before_all) != 0) arrivals++;
-  for (int i = 0; i < 20 && arrivals == 0; i++) run_everywhere();
+  for (int i = 0; i < 3 && arrivals == 0; i++) run_everywhere();
 #ifndef DROWSE_JUMPS
   if (arrivals == 0) {
     enter_at(&tokens[0], "left");
@@ -504,7 +515,13 @@ static void *run_thread(void *nothing) {
   return nothing;
 }
 
-int main(void) {
+/* With an argument: only what cannot be exact without help, to show that this program notices. */
+int main(int count, char **arguments) {
+  (void)arguments;
+  if (count > 1) {
+    inlined();
+    return failures == 0 ? 0 : 1;
+  }
   handle(SIGUSR1, jump_out, 0);
   handle(SIGUSR2, jump_out, SA_ONSTACK);
   handle(SIGHUP, set_and_jump, 0);

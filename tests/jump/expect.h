@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NOINLINE __attribute__((noinline, noclone))
+#define NOINLINE __attribute__((noinline))
 #define INHERIT DROWSE_EXPANDABLE_INHERIT
 
 static int failures; /* several threads count */

@@ -379,6 +379,7 @@ START_TEST(divisions) {
       {LIST "[1]2,4:8]", "!27 a boundary without its divisions", NULL, NULL},
       {LIST "[1:]", "!28 not a whole number", NULL, NULL},
       {LIST "[1:2]]", "!30 not the ',' behind a value", NULL, "divisions=2*1,0*15"},
+      {LIST "[1:2]8", "!30 not the ',' behind a value", NULL, "divisions=2*1,0*15"},
       {LIST "[1:2]expandable_segments:True", "!30 not the ',' behind a value", NULL, "!49 no setting"},
       {LIST "[[1:2]]", "!27 not the ':' behind a boundary", NULL, "!28 not a whole number"},
       /* A list that is not closed. 2.9 reads past the end of its tokens behind a pair: that counts as refused. */
@@ -495,6 +496,9 @@ START_TEST(edits) {
       {"roundup_power2_divisions:[1:2,", "expandable_segments", "False",
        "expandable_segments:False,roundup_power2_divisions:[1:2,"},
       {"roundup_power2_divisions:[1:2, ", "roundup_power2_divisions", "4", "roundup_power2_divisions:4 "},
+      {"roundup_power2_divisions:[1:2] 8 ", "roundup_power2_divisions", "4", "roundup_power2_divisions:4 "},
+      {"roundup_power2_divisions:[1:2]8", "expandable_segments", "False",
+       "expandable_segments:False,roundup_power2_divisions:[1:2]8"},
       /* Keys of other versions. A key's name has to be the whole word. */
       {"later:1,latest:2", "later", "3", "later:3,latest:2"},
       {"latest:2", "later", "3", "later:3,latest:2"},

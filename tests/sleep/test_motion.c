@@ -56,16 +56,13 @@ static void ck_in_motion(drowse_state state) {
   ck_state("a", state);
 }
 
-/* Other tags go on meanwhile. */
+/* Other tags go on meanwhile. None of this gives the device so much memory back that a tag that waits for it could wake. */
 static void ck_others_go_on(void) {
   ck_ok(alloc_status("b"));
   ck_ok(alloc_status("new"));
   ck_assert(has_pattern(other, BYTES, 3));
   ck_ok(drowse_hold(heap, "b", 0));
   ck_ok(drowse_unhold(heap, "b"));
-  ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("b"));
-  ck_assert(has_pattern(other, BYTES, 3));
 }
 
 static void ck_freed(void *ptr) {
@@ -93,6 +90,9 @@ START_TEST(while_falling_asleep) {
   keep_falling(run_offload, tag_a);
   ck_in_motion(DROWSE_FALLING_ASLEEP);
   ck_others_go_on();
+  ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("b"));
+  ck_assert(has_pattern(other, BYTES, 3));
   ck_ok(drowse_trim(heap, 0));
   ck_freed(second);
   ck_assert_uint_eq(stats_of("a").live_blocks, 2); /* it takes effect when the motion ends */
