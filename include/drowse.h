@@ -199,7 +199,7 @@ typedef struct drowse_mark {
 DROWSE_API drowse_mark drowse_scope_mark(void);
 
 /* Ends all scopes that were entered since the mark; a mark on another stack of frames, which no other thread runs on, makes that
- * one current. DROWSE_ERR_SCOPE: the mark is another thread's, its stack is gone, or its scope has ended: nothing changes;
+ * one current. DROWSE_ERR_SCOPE: the mark is another thread's, or its stack is gone: nothing changes;
  * DROWSE_ERR_HOOK: the scopes have ended, but a framework's hook failed. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_unwind(drowse_mark mark);
 
@@ -237,8 +237,8 @@ DROWSE_API drowse_status drowse_stack_create_at(drowse_stack **stack, void *low,
 
 /* Makes to this thread's current stack of frames, NULL its own, and stores the one before in *from, unless from is NULL; NULL
  * stands for the thread's own there too. To be called beside the switch of the C stack, before or behind it. Runs no hook.
- * DROWSE_ERR_BUSY: another thread runs on it; DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM: only at a thread's first call. After a
- * failure nothing has changed and *from is the current one. A thread that ends parks the stack. Since 0.1. */
+ * DROWSE_ERR_BUSY: another thread runs on it; DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM: only at a thread's first call. After
+ * a failure nothing has changed and *from is the current one. A thread that ends parks the stack. Since 0.1. */
 DROWSE_API drowse_status drowse_stack_swap(drowse_stack *to, drowse_stack **from);
 
 /* The same; returns the one before. After a failure the current one stays. Since 0.1. */

@@ -159,16 +159,15 @@ DROWSE_API drowse_mark drowse_scope_mark(void) {
 
 DROWSE_API drowse_status drowse_scope_unwind(drowse_mark mark) {
   uint64_t id = mark.opaque[1] >> PLACE_BITS;
-  size_t depth = mark.opaque[1] & ((1u << PLACE_BITS) - 1);
   dz_arbiter_check_fork();
   if ((dz_stack == NULL || dz_stack->id != id) && !dz_stack_find(id)) {
     return dz_error(DROWSE_ERR_SCOPE, "the mark was set on another thread, or on a stack that is gone");
   }
   struct drowse_stack *stack = dz_stack;
   if (stack == NULL) return DROWSE_OK; /* no scope was open at the mark, and none is */
-  if (depth > dz_stack_depth(stack) || stack->places[depth].serial != mark.opaque[0]) {
-    return dz_error(DROWSE_ERR_SCOPE, "the scope that was current at the mark has ended already");
-  }
+  /* The scope that was current at the mark may have ended, and others begun: serial numbers tell which came later. */
+  size_t depth = dz_stack_depth(stack);
+  while (stack->places[depth].serial > mark.opaque[0]) depth--;
   return dz_frame_end(stack, depth);
 }
 
