@@ -15,7 +15,10 @@ static char tag_a[] = "a";
 
 START_TEST(a_hold_keeps_awake) {
   struct call sleeper;
+  drowse_sleep_options brief = {.struct_size = sizeof brief, .drain_timeout_ms = 1};
   ck_ok(drowse_hold(heap, "a", -1));
+  ck_status(drowse_sleep(heap, &(drowse_rule){.action = DROWSE_OFFLOAD}, 1, &brief), DROWSE_ERR_BUSY);
+  ck_state("a", DROWSE_AWAKE);
   ck_ok(drowse_hold(heap, "a", 0));
   call_start(&sleeper, run_offload, tag_a);
   ck_ok(drowse_tag_wait(heap, "a", DROWSE_FALLING_ASLEEP, -1));

@@ -46,26 +46,37 @@ static bool is_turned_away(drowse_status status) {
   return turned;
 }
 
-static const char *allocate(struct worker *worker, struct slot *slot) {
-  struct slot new = {.bytes = 1 + random_below(&worker->random, BYTES_MAX),
-                     .tag = (int)random_below(&worker->random, TAGS),
-                     .seed = next_random(&worker->random)};
+/* The slot of a block with contents, or an empty one where the call was turned away. */
+static const char *allocate_held(struct worker *worker, struct slot *new) {
   void *ptr;
   drowse_alloc_options options = {.struct_size = sizeof options,
-                                  .tag = tags[new.tag],
+                                  .tag = tags[new->tag],
                                   .expandable = (drowse_expandable)(1 + random_below(&worker->random, 2))};
-  drowse_status status = drowse_alloc_with(heap, new.bytes, worker->stream, &options, &ptr);
+  drowse_status status = drowse_alloc_with(heap, new->bytes, worker->stream, &options, &ptr);
   if (status != DROWSE_OK) return is_turned_away(status) ? NULL : failed(worker, status, "alloc");
-  new.ptr = ptr;
-  fill_pattern(worker->expected, new.bytes, new.seed);
-  status = drowse_copy_in(heap, new.ptr, worker->expected, new.bytes);
+  fill_pattern(worker->expected, new->bytes, new->seed);
+  status = drowse_copy_in(heap, ptr, worker->expected, new->bytes);
   if (status == DROWSE_OK) {
-    *slot = new;
+    new->ptr = ptr;
     return NULL;
   }
   if (!is_turned_away(status)) return failed(worker, status, "copy_in");
   status = drowse_free(heap, ptr);
   return status == DROWSE_OK ? NULL : failed(worker, status, "free");
+}
+
+/* The hold waits until the tag is awake: else a worker would be turned away all the time that others sleep. */
+static const char *allocate(struct worker *worker, struct slot *slot) {
+  struct slot new = {.bytes = 1 + random_below(&worker->random, BYTES_MAX),
+                     .tag = (int)random_below(&worker->random, TAGS),
+                     .seed = next_random(&worker->random)};
+  drowse_status status = drowse_hold(heap, tags[new.tag], -1);
+  if (status != DROWSE_OK) return failed(worker, status, "hold");
+  const char *failure = allocate_held(worker, &new);
+  status = drowse_unhold(heap, tags[new.tag]);
+  if (status != DROWSE_OK) return failed(worker, status, "unhold");
+  *slot = new;
+  return failure;
 }
 
 /* While a tag is held its memory is there for the device to use. */
@@ -197,6 +208,7 @@ static void run_threads(void) {
   for (int i = 0; i < WORKERS; i++) {
     workers[i].random = 100 + (uint64_t)i;
     workers[i].stream = make_stream();
+    ck_ok(drowse_free(heap, alloc_on("a", 1, workers[i].stream))); /* so that the heap has seen it, whatever comes */
     ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
   }
   for (int i = 0; i < SLEEPERS; i++) {

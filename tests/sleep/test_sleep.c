@@ -212,6 +212,20 @@ START_TEST(freeing_a_sleeping_block_frees_its_backup) {
 }
 END_TEST
 
+START_TEST(the_backup_of_a_freed_block_is_used_again) {
+  uint64_t pinned = 0;
+  for (int i = 0; i < 5; i++) {
+    void *more = alloc_tag("a", 8 * MIB);
+    ck_ok(sleep_by(rules(OFFLOAD("a"))));
+    if (i == 0) pinned = stats_of(NULL).pinned_bytes;
+    ck_ok(drowse_free(heap, more));
+    ck_ok(wake_all_tags());
+  }
+  ck_assert_uint_eq(stats_of(NULL).pinned_bytes, pinned);
+  ck_whole(0);
+}
+END_TEST
+
 START_TEST(nothing_is_allocated_for_a_sleeping_tag) {
   void *ptr = (void *)8;
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "a"};
@@ -439,6 +453,7 @@ int main(void) {
   TAGS_TEST(suite, a_sleeping_tag_is_read_and_written_through_its_backup);
   TAGS_TEST(suite, discarded_memory_cannot_be_read_or_written);
   TAGS_TEST(suite, freeing_a_sleeping_block_frees_its_backup);
+  TAGS_TEST(suite, the_backup_of_a_freed_block_is_used_again);
   TAGS_TEST(suite, nothing_is_allocated_for_a_sleeping_tag);
   TAGS_TEST(suite, addresses_stay_reserved);
   HARNESS_TEST(suite, too_small_a_backup_limit_changes_nothing);
