@@ -378,8 +378,9 @@ DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream s
  * Since 0.1. */
 DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *tag);
 
-/* Gives unused memory back to the device until at most keep_bytes of it stay mapped. Waits for the work on the device first.
- * DROWSE_ERR_BUSY: a known stream is capturing, and waiting would destroy the capture; DROWSE_ERR_DRIVER. Since 0.1. */
+/* Gives unused memory back to the device until at most keep_bytes of it stay mapped; where there is any, waits for the work on
+ * the device first. DROWSE_ERR_BUSY: a known stream is capturing, and waiting would destroy the capture; DROWSE_ERR_DRIVER. Since
+ * 0.1. */
 DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes);
 
 /* Copies bytes from host memory to ptr, any range inside one block, after the work now on the block's stream; done when it
