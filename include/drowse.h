@@ -604,6 +604,48 @@ DROWSE_API drowse_status drowse_settings_edit(const char *text, const char *key,
 
 #ifdef __cplusplus
 }
+
+namespace drowse {
+
+/* A scope that ends with the object, which is neither copied nor moved: declare it in a block. Throws nothing; whether it was
+ * entered it tells. On the thread that made it only. Since 0.1. */
+class scope {
+public:
+  explicit scope(const char *tag, drowse_expandable expandable = DROWSE_EXPANDABLE_INHERIT) noexcept
+      : status_(drowse_scope_enter(&token_, tag, expandable)) {
+  }
+  explicit scope(const drowse_tag *tag, drowse_expandable expandable = DROWSE_EXPANDABLE_INHERIT) noexcept
+      : status_(drowse_scope_enter_tag(&token_, tag, expandable)) {
+  }
+  explicit scope(drowse_expandable expandable) noexcept : status_(drowse_scope_enter_tag(&token_, nullptr, expandable)) {
+  }
+  ~scope() {
+    (void)leave();
+  }
+  scope(const scope &) = delete;
+  scope &operator=(const scope &) = delete;
+
+  /* Ends it before the object does, and tells of a hook that failed; again: DROWSE_OK, nothing happens. */
+  drowse_status leave() noexcept {
+    drowse_scope token = token_;
+    token_ = drowse_scope DROWSE_SCOPE_NONE;
+    return drowse_scope_leave(&token);
+  }
+
+  /* What entering it returned. */
+  drowse_status status() const noexcept {
+    return status_;
+  }
+  explicit operator bool() const noexcept {
+    return status_ == DROWSE_OK;
+  }
+
+private:
+  drowse_scope token_ = DROWSE_SCOPE_NONE;
+  drowse_status status_;
+};
+
+} // namespace drowse
 #endif
 
 #endif /* DROWSE_H */

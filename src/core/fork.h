@@ -27,7 +27,7 @@ struct fork_part {
 void dz_fork_register(struct fork_part *part);
 
 /* Whether this process has nothing to do that a fork left for its next call. */
-extern atomic_int *dz_fork_cell;
+extern __attribute__((visibility("hidden"))) atomic_int *dz_fork_cell;
 enum { DZ_FORK_QUIET = 1, DZ_FORK_PENDING = 2 };
 static inline bool dz_fork_quiet(void) {
   return atomic_load_explicit(dz_fork_cell, memory_order_relaxed) == DZ_FORK_QUIET;

@@ -141,7 +141,7 @@ static bool become_busy(void) {
 /* ---- counting */
 
 static bool is_counted(const struct drowse_stack *stack) {
-  return atomic_load_explicit(&stack->counted, memory_order_relaxed);
+  return atomic_load_explicit(&stack->counted, memory_order_relaxed) == DROWSE_EXPANDABLE_OFF;
 }
 
 /* What it adds to the word that a stack counts, or does not. */
@@ -150,7 +150,7 @@ static uint64_t difference(const struct drowse_stack *stack, bool counts) {
 }
 
 static void note_counted(struct drowse_stack *stack, bool counts) {
-  atomic_store_explicit(&stack->counted, counts, memory_order_relaxed);
+  atomic_store_explicit(&stack->counted, counts ? DROWSE_EXPANDABLE_OFF : DROWSE_EXPANDABLE_INHERIT, memory_order_relaxed);
 }
 
 /* The busy one has the hook make the flag what it is to be, then counts. The hook may have entered and left scopes on this very

@@ -16,11 +16,12 @@ struct frame {
 struct frame dz_frame_current(void);
 
 struct drowse_stack;
+struct place;
 
 /* Drops frames of a stack that nobody can leave any more; sp is the stack pointer. */
 void dz_frame_prune(struct drowse_stack *stack, const void *sp);
 
-/* Ends all frames of a stack above a depth. HOOK: they have ended, but the framework's hook failed. */
-drowse_status dz_frame_end(struct drowse_stack *stack, size_t depth);
+/* Ends all frames of a stack above a place. HOOK: they have ended, but the framework's hook failed. */
+drowse_status dz_frame_end(struct drowse_stack *stack, struct place *top);
 
 #endif

@@ -28,6 +28,9 @@ static struct drowse_stack *make(void) {
     return NULL;
   }
   stack->id = 1 + atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed);
+  for (size_t i = 0; i <= DZ_DEPTH_MAX; i++) stack->places[i].name = stack->id << DZ_PLACE_BITS | i;
+  stack->places[0].object = UINTPTR_MAX; /* never dead */
+  atomic_init(&stack->top, stack->places);
   return stack;
 }
 
@@ -42,7 +45,7 @@ static void enlist(struct drowse_stack *stack) {
 
 /* Ends a stack's frames and frees it. */
 static void end(struct drowse_stack *stack) {
-  (void)dz_frame_end(stack, 0);
+  (void)dz_frame_end(stack, stack->places);
   dz_lock(&registry_lock);
   *stack->before = stack->next;
   if (stack->next != NULL) stack->next->before = stack->before;
@@ -134,9 +137,14 @@ DROWSE_API drowse_status drowse_stack_create(drowse_stack **stack) {
   return drowse_stack_create_at(stack, NULL, 0);
 }
 
-/* Makes to, NULL for the thread's own, current; the one before is parked. */
+/* Makes to, NULL for the thread's own, current; the one before is parked. A thread that runs on a user's stack has one of its own
+ * too, with whose end the user's is parked. */
 static drowse_status swap_to(struct drowse_stack *to) {
   struct drowse_stack *from = dz_stack;
+  if (to != NULL && own == NULL) {
+    drowse_status status = make_own();
+    if (status != DROWSE_OK) return status;
+  }
   if (to == NULL) to = own;
   if (to == from) return DROWSE_OK;
   if (to != NULL && to != own && atomic_exchange_explicit(&to->running, true, memory_order_acquire)) {
@@ -201,8 +209,8 @@ static void parent(void) {
 static void lose(struct drowse_stack *stack, bool held) {
   stack->next = NULL;
   stack->before = &stack->next;
-  atomic_store_explicit(&stack->depth, 0, memory_order_relaxed);
-  atomic_store_explicit(&stack->counted, false, memory_order_relaxed);
+  atomic_store_explicit(&stack->top, stack->places, memory_order_relaxed);
+  atomic_store_explicit(&stack->counted, DROWSE_EXPANDABLE_INHERIT, memory_order_relaxed);
   if (stack->own && held) free(stack); /* malloc is not usable in the child of a fork without handlers */
 }
 

@@ -11,7 +11,7 @@
 #include "core/tls.h"
 #include "scope/frame.h"
 
-enum { DZ_DEPTH_MAX = 64 };
+enum { DZ_DEPTH_MAX = 64, DZ_PLACE_BITS = 8, DZ_RECENT = 16 };
 
 /* A frame, and what tells whether it is the one that a token means and whether its owner still exists. Written by the running
  * thread; expandable is also read by whoever counts (arbiter). */
@@ -19,24 +19,27 @@ struct place {
   const drowse_tag *tag;
   _Atomic drowse_expandable expandable;
   uint64_t serial;
+  uint64_t name; /* of the place, in tokens: the stack's id, and the place's number in the lowest DZ_PLACE_BITS; never changes */
   uintptr_t object; /* the address of the scope object */
 };
 
 struct drowse_stack {
-  uint64_t id;     /* of all stacks of the process; never used again */
-  uint64_t serial; /* of the last push */
-  _Atomic size_t depth;
-  uintptr_t low, high; /* the C stack that its scope objects live on; equal: not known, nothing is pruned */
+  uint64_t id;                 /* of all stacks of the process; never used again */
+  uint64_t serial;             /* of the last push */
+  _Atomic(struct place *) top; /* the current frame */
+  uintptr_t low, high;         /* the C stack that its scope objects live on; equal: not known, nothing is pruned */
 
-  atomic_bool running; /* some thread's current one */
-  bool own;            /* a thread's, not a user's */
-  atomic_bool counted; /* the arbiter counts it: off is current here. The arbiter's */
+  atomic_bool running;               /* some thread's current one */
+  bool own;                          /* a thread's, not a user's */
+  _Atomic drowse_expandable counted; /* OFF: the arbiter counts it, off is current here; else INHERIT. The arbiter's */
 
   struct drowse_stack *next, **before;   /* of all stacks, under the registry's lock */
+  const drowse_tag *recent[DZ_RECENT];   /* tags that were looked up by name last */
   struct place places[DZ_DEPTH_MAX + 1]; /* the first: no scope open */
 };
 
-extern DZ_TLS struct drowse_stack *dz_stack; /* what this thread runs on; NULL before its first scope */
+extern DZ_TLS __attribute__((
+    visibility("hidden"))) struct drowse_stack *dz_stack; /* what this thread runs on; NULL before its first scope */
 
 /* Gives this thread its own stack and makes it current. */
 drowse_status dz_stack_make_own(void);
@@ -47,8 +50,8 @@ bool dz_stack_find(uint64_t id);
 /* All stacks, under the registry's lock. */
 void dz_stack_each(void (*each)(struct drowse_stack *stack));
 
-static inline size_t dz_stack_depth(const struct drowse_stack *stack) {
-  return atomic_load_explicit(&stack->depth, memory_order_acquire);
+static inline struct place *dz_stack_top(const struct drowse_stack *stack) {
+  return atomic_load_explicit(&stack->top, memory_order_acquire);
 }
 
 static inline bool dz_place_is_off(const struct place *place) {
@@ -57,7 +60,7 @@ static inline bool dz_place_is_off(const struct place *place) {
 
 /* Whether off is current on a stack. */
 static inline bool dz_stack_is_off(const struct drowse_stack *stack) {
-  return dz_place_is_off(&stack->places[dz_stack_depth(stack)]);
+  return dz_place_is_off(dz_stack_top(stack));
 }
 
 #endif

@@ -457,14 +457,14 @@ END_TEST
 START_TEST(a_change_that_was_not_looked_at_is_at_the_next_call) {
   drowse_scope scope, next;
   ck_ok(drowse_scope_enter(&scope, "a", OFF));
-  atomic_store(&dz_stack->depth, 0);
+  atomic_store(&dz_stack->top, dz_stack->places);
   ck_flag(false);
   ck_ok(drowse_scope_enter(&next, "b", INHERIT));
   ck_flag(true);
   ck_ok(drowse_scope_leave(&next));
   ck_settled();
   ck_ok(drowse_scope_enter(&scope, "a", OFF));
-  atomic_store(&dz_stack->depth, 0);
+  atomic_store(&dz_stack->top, dz_stack->places);
   ck_ok(drowse_scope_unwind(drowse_scope_mark()));
   ck_settled();
 }
