@@ -245,8 +245,9 @@ static drowse_status allocate(drowse_heap *heap, struct request *request, void *
   while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL) {
     struct error error;
     dz_error_save(&error);
-    if (heap->pressure(heap->pressure_context, request->bytes) != DROWSE_OK) return dz_error_restore(&error);
+    drowse_status answer = heap->pressure(heap->pressure_context, request->bytes);
     status = dz_heap_check(heap); /* the hook may have forked */
+    if (status == DROWSE_OK && answer != DROWSE_OK) return dz_error_restore(&error);
     if (status == DROWSE_OK) status = allocate_guarded(heap, request, ptr);
   }
   return status;

@@ -222,6 +222,14 @@ static drowse_status fork_in_pressure(void *context, uint64_t missing_bytes) {
   return callbacks == 1 ? DROWSE_OK : DROWSE_ERR_NOT_FOUND;
 }
 
+/* It has nothing to give, in the child either. */
+static drowse_status fork_and_decline(void *context, uint64_t missing_bytes) {
+  (void)context;
+  (void)missing_bytes;
+  fork_once();
+  return DROWSE_ERR_NOT_FOUND;
+}
+
 /* What the child does once the call has returned there. */
 static int after_callback(drowse_status status) {
   int cancel;
@@ -294,6 +302,11 @@ START_TEST(a_fork_inside_the_pressure_hook) {
   write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
   fork_from_callback(allocate_too_much, DROWSE_ERR_NO_DEVICE_MEMORY);
   ck_assert(has_pattern(block, BYTES, 1));
+  close_heap();
+
+  open_with((drowse_heap_options){.pressure = fork_and_decline});
+  write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
+  fork_from_callback(allocate_too_much, DROWSE_ERR_NO_DEVICE_MEMORY);
   close_heap();
 
   open_with((drowse_heap_options){.pressure = fork_and_make_room});
