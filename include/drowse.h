@@ -369,6 +369,15 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
  * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Any thread may free. Since 0.1. */
 DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr);
 
+/* The same, for memory that another stream used last: it may be reused after the work now on that stream. Since 0.1. */
+DROWSE_API drowse_status drowse_free_on(drowse_heap *heap, void *ptr, drowse_stream stream);
+
+/* Says that a stream other than the block's own uses it: once the block is freed it is not reused before the work that is then on
+ * that stream is over. While the stream captures a graph no event can be recorded on it, so such a block waits for the capture's
+ * end; what the graph uses when it is launched is its owner's to keep alive. Any thread may call this. NULL: DROWSE_OK.
+ * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Since 0.1. */
+DROWSE_API drowse_status drowse_record_stream(drowse_heap *heap, void *ptr, drowse_stream stream);
+
 /* To be called before a stream that was given to this heap is destroyed: drowse forgets it. Its live blocks stay valid; once
  * freed their memory is reused after drowse_trim(), or when device memory is short. DROWSE_ERR_NOT_FOUND: the heap has not seen
  * it. Since 0.1. */

@@ -6,36 +6,30 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "config.h"
 #include "core/tls.h"
 
 #if DZ_DEBUG
 static DZ_TLS uint32_t held; /* a bit for each rank */
 
-static void note_locked(const struct lock *lock) {
-  assert(held >> lock->rank == 0 && "a lock of this or a higher rank is held already");
-  held |= 1u << lock->rank;
-}
-
-static void note_unlocked(const struct lock *lock) {
-  assert((held & 1u << lock->rank) != 0 && "this thread does not hold the lock");
-  held &= ~(1u << lock->rank);
+void dz_rank_note(enum lock_rank rank, bool taken) {
+  if (taken) {
+    assert(held >> rank == 0 && "a lock of this or a higher rank is held already");
+    held |= 1u << rank;
+  } else {
+    assert((held & 1u << rank) != 0 && "this thread does not hold the lock");
+    held &= ~(1u << rank);
+  }
 }
 
 void dz_lock_assert_held(const struct lock *lock) {
   assert((held & 1u << lock->rank) != 0);
 }
 #else
-static void note_locked(const struct lock *lock) {
-  (void)lock;
-}
-
-static void note_unlocked(const struct lock *lock) {
-  (void)lock;
-}
-
 void dz_lock_assert_held(const struct lock *lock) {
   (void)lock;
 }
@@ -51,13 +45,13 @@ void dz_lock_destroy(struct lock *lock) {
 }
 
 void dz_lock(struct lock *lock) {
-  note_locked(lock);
+  dz_rank_note(lock->rank, true);
   (void)pthread_mutex_lock(&lock->mutex);
 }
 
 void dz_unlock(struct lock *lock) {
   (void)pthread_mutex_unlock(&lock->mutex);
-  note_unlocked(lock);
+  dz_rank_note(lock->rank, false);
 }
 
 void dz_lock_for_fork(struct lock *lock) {
@@ -74,6 +68,32 @@ void dz_lock_remake(struct lock *lock, bool taken) {
     (void)pthread_mutex_unlock(&lock->mutex);
   else
     lock->mutex = made;
+}
+
+/* ---- light locks. The futex is where those sleep who found the lock taken for longer than it takes to look again a few times */
+
+enum { LOOKS = 100 };
+
+static bool try_light(struct light_lock *lock) {
+  unsigned was = 0;
+  return atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
+         atomic_compare_exchange_strong_explicit(&lock->word, &was, 1, memory_order_acquire, memory_order_relaxed);
+}
+
+void dz_light_wait(struct light_lock *lock) {
+  int saved = errno;
+  bool taken = false;
+  for (int looks = 0; looks < LOOKS && !taken; looks++) taken = try_light(lock);
+  while (!taken && atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0) {
+    (void)syscall(SYS_futex, &lock->word, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
+  }
+  errno = saved;
+}
+
+void dz_light_wake(struct light_lock *lock) {
+  int saved = errno;
+  (void)syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+  errno = saved;
 }
 
 int dz_cond_init(pthread_cond_t *cond) {

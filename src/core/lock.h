@@ -8,8 +8,11 @@
 #define DZ_LOCK_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "config.h"
 
 /* The order in which locks nest: outermost first. */
 enum lock_rank {
@@ -18,9 +21,20 @@ enum lock_rank {
   DZ_RANK_ARBITER, /* waiting for a framework's hook to end */
   DZ_RANK_HEAPS,   /* the list of all heaps */
   DZ_RANK_HEAP,    /* one heap: tags and their states, segments, blocks, operations */
+  DZ_RANK_POOL,    /* one pool of a heap: its blocks */
   DZ_RANK_ARENA,   /* one arena: what of it is free */
   DZ_RANK_LEAF     /* nothing is taken inside: the log's sink, a driver's tables */
 };
+
+/* Debug builds: asserts that a lock of that rank may be taken, or let go, by this thread. */
+#if DZ_DEBUG
+void dz_rank_note(enum lock_rank rank, bool taken);
+#else
+static inline void dz_rank_note(enum lock_rank rank, bool taken) {
+  (void)rank;
+  (void)taken;
+}
+#endif
 
 struct lock {
   pthread_mutex_t mutex;
@@ -34,6 +48,26 @@ int dz_lock_init(struct lock *lock, enum lock_rank rank); /* 0 or errno */
 void dz_lock_destroy(struct lock *lock);
 void dz_lock(struct lock *lock);
 void dz_unlock(struct lock *lock);
+
+/* A light lock: a word. Taking and letting go of one that nobody else wants is one instruction each, inline, and makes no call;
+ * it cannot be waited on with a condition. For what is held for some tens of instructions. Zero: free. */
+struct light_lock {
+  atomic_uint word; /* 0: free, 1: taken, 2: taken, and somebody waits */
+};
+void dz_light_wait(struct light_lock *lock);
+void dz_light_wake(struct light_lock *lock);
+
+static inline void dz_light_lock(struct light_lock *lock, enum lock_rank rank) {
+  unsigned was = 0;
+  dz_rank_note(rank, true);
+  if (!atomic_compare_exchange_strong_explicit(&lock->word, &was, 1, memory_order_acquire, memory_order_relaxed))
+    dz_light_wait(lock);
+}
+
+static inline void dz_light_unlock(struct light_lock *lock, enum lock_rank rank) {
+  if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2) dz_light_wake(lock);
+  dz_rank_note(rank, false);
+}
 
 /* For fork's handlers, which take many locks of one rank: not checked. Remake: in a child; taken: by this thread, in prepare,
  * else by whoever is gone. */

@@ -75,6 +75,31 @@ struct range *dz_bins_find(const struct bins *bins, uint64_t bytes) {
   return find_in_bin(bins, bin, bytes);
 }
 
+static struct range *first_behind(const struct bins *bins, struct bin bin) {
+  return find_larger_bin(bins, &bin) ? bins->heads[bin.class][bin.step] : NULL;
+}
+
+struct range *dz_bins_first(const struct bins *bins, uint64_t bytes) {
+  struct bin bin = bin_of(bytes);
+  struct range *head = bins->heads[bin.class][bin.step];
+  return head != NULL ? head : first_behind(bins, bin);
+}
+
+struct range *dz_bins_after(const struct bins *bins, const struct range *range) {
+  return range->bin_next != NULL ? range->bin_next : first_behind(bins, bin_of(range->bytes));
+}
+
+uint64_t dz_bins_largest(const struct bins *bins) {
+  uint64_t largest = 0;
+  if (bins->classes == 0) return 0;
+  unsigned class = 63u - (unsigned)__builtin_clzll(bins->classes);
+  unsigned step = 31u - (unsigned)__builtin_clz((unsigned)bins->steps[class]);
+  for (const struct range *range = bins->heads[class][step]; range != NULL; range = range->bin_next) {
+    if (range->bytes > largest) largest = range->bytes;
+  }
+  return largest;
+}
+
 void dz_range_split(struct range *range, uint64_t address, struct range *rest) {
   assert(range->bin_before == NULL && rest->bin_before == NULL);
   assert(address > range->base && address < dz_range_end(range));

@@ -52,6 +52,11 @@ void dz_bins_drop(struct bins *bins, struct range *range);
 /* A range of at least bytes, still in its bin; NULL: none. */
 struct range *dz_bins_find(const struct bins *bins, uint64_t bytes);
 
+/* All ranges that are of the same bin as bytes, or larger, one by one; NULL: no more. The size of the largest; 0: none. */
+struct range *dz_bins_first(const struct bins *bins, uint64_t bytes);
+struct range *dz_bins_after(const struct bins *bins, const struct range *range);
+uint64_t dz_bins_largest(const struct bins *bins);
+
 /* Cuts range at address, which lies inside it: range keeps what is below, rest becomes what is above. Neither may be in a bin. */
 void dz_range_split(struct range *range, uint64_t address, struct range *rest);
 

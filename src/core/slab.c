@@ -44,25 +44,39 @@ static bool grow(struct slab *slab) {
   struct slab_page *page = memory;
   page->next = slab->pages;
   slab->pages = page;
-  size_t nodes = (PAGE_BYTES - PAGE_HEADER_BYTES) / slab->node_bytes;
-  for (size_t at = nodes; at-- > 0;) push(slab, (char *)memory + PAGE_HEADER_BYTES + at * slab->node_bytes);
+  slab->page_bytes += PAGE_BYTES;
+  /* Fewer than were promised are left of the page before: they go to the list. */
+  for (; slab->fresh_count > 0; slab->fresh_count--, slab->fresh += slab->node_bytes) push(slab, slab->fresh);
+  slab->fresh = (char *)memory + PAGE_HEADER_BYTES;
+  slab->fresh_count = (PAGE_BYTES - PAGE_HEADER_BYTES) / slab->node_bytes;
   return true;
 }
 
+/* Nodes of a new page are not touched before they are needed, and are zero. */
 static void *pop(struct slab *slab) {
   struct slab_node *node = slab->free;
-  slab->free = node->next;
-  slab->free_count--;
-  return memset(node, 0, slab->node_bytes);
+  if (node != NULL) {
+    slab->free = node->next;
+    slab->free_count--;
+    return memset(node, 0, slab->node_bytes);
+  }
+  void *fresh = slab->fresh;
+  slab->fresh += slab->node_bytes;
+  slab->fresh_count--;
+  return fresh;
+}
+
+static size_t at_hand(const struct slab *slab) {
+  return slab->free_count + slab->fresh_count;
 }
 
 void *dz_slab_take(struct slab *slab) {
-  if (slab->free_count <= slab->kept && !grow(slab)) return NULL;
+  if (at_hand(slab) <= slab->kept && !grow(slab)) return NULL;
   return pop(slab);
 }
 
 bool dz_slab_reserve(struct slab *slab, size_t count) {
-  while (slab->free_count < slab->kept + count) {
+  while (at_hand(slab) < slab->kept + count) {
     if (!grow(slab)) return false;
   }
   slab->kept += count;
@@ -75,7 +89,7 @@ void dz_slab_unreserve(struct slab *slab, size_t count) {
 }
 
 void *dz_slab_take_reserved(struct slab *slab) {
-  assert(slab->kept > 0 && slab->free_count >= slab->kept);
+  assert(slab->kept > 0 && at_hand(slab) >= slab->kept);
   slab->kept--;
   return pop(slab);
 }

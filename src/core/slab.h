@@ -16,8 +16,11 @@ struct slab {
   size_t node_bytes;
   struct slab_node *free; /* a list through the free nodes */
   size_t free_count;
+  char *fresh; /* nodes of the last page that nobody has had yet */
+  size_t fresh_count;
   size_t kept; /* free nodes that are reserved */
   struct slab_page *pages;
+  size_t page_bytes; /* of all pages */
 };
 
 void dz_slab_init(struct slab *slab, size_t node_bytes);

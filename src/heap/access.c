@@ -19,19 +19,18 @@ struct access {
 /* The live block that holds the whole range; NULL: failure stored. With the lock held. */
 static struct block *find_block(drowse_heap *heap, const struct access *access, drowse_status *status) {
   void *ptr = (void *)(uintptr_t)access->address;
-  struct block *block = dz_index_find(&heap->index, access->address);
+  struct block *block = dz_block_lock(heap, access->address, false);
   if (block == NULL) {
     *status = dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
     return NULL;
   }
-  uint64_t offset = access->address - block->range.base;
-  if (offset > block->asked || access->bytes > block->asked - offset) {
-    *status =
-        dz_error(DROWSE_ERR_INVALID, "%" PRIu64 " bytes at %p: its block of %" PRIu64 " bytes has %" PRIu64 " from there on",
-                 access->bytes, ptr, block->asked, offset > block->asked ? 0 : block->asked - offset);
-    return NULL;
-  }
-  return block;
+  uint64_t offset = access->address - block->range.base, asked = dz_block_asked(block);
+  uint64_t left = offset > asked ? 0 : asked - offset;
+  dz_pool_unlock(dz_pool_of(block));
+  if (offset <= asked && access->bytes <= left) return block;
+  *status = dz_error(DROWSE_ERR_INVALID, "%" PRIu64 " bytes at %p: its block of %" PRIu64 " bytes has %" PRIu64 " from there on",
+                     access->bytes, ptr, asked, left);
+  return NULL;
 }
 
 /* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking.
@@ -89,8 +88,9 @@ static drowse_status access_device(const struct block *block, const struct acces
   struct tag *tag = block->segment->pool->tag;
   drowse_heap *heap = tag->heap;
   struct guard guard;
-  bool follow = !block->stream->retired; /* else its work was its owner's to wait for */
-  CUstream stream = dz_stream_waitable(block->stream->handle);
+  const struct stream *of = dz_pool_of(block)->stream;
+  bool follow = !dz_stream_is_retired(of); /* else its work was its owner's to wait for */
+  CUstream stream = dz_stream_waitable(of->handle);
   dz_tag_pin(tag);
   dz_unlock(&heap->lock);
   drowse_status status = dz_guard_enter(&guard, heap);

@@ -2,8 +2,9 @@
  *
  * Allocating and freeing.
  *
- * A block comes from its pool's free blocks. Where none is large enough, a hole of the pool is claimed and memory mapped there,
- * without the lock; where no hole is large enough either, a new segment is one. Then it is looked for again.
+ * A block comes from its pool's free blocks: that takes the pool's lock alone. Where none is large enough, a hole of the pool is
+ * claimed and memory mapped there, without locks: free memory of whoever has whole extents of it, and what is still missing from
+ * the device. Where no hole is large enough either, a new segment is one. Then it is looked for again.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -11,7 +12,8 @@
 #include <string.h>
 
 #include "core/options.h"
-#include "heap/block.h"
+#include "heap/pending.h"
+#include "heap/reclaim.h"
 #include "heap/stream.h"
 #include "scope/frame.h"
 
@@ -24,79 +26,6 @@ struct request {
   uint64_t asked, bytes, alignment; /* bytes: asked, rounded up */
 };
 
-/* ---- pools */
-
-static struct pool *make_pool(struct tag *tag, struct stream *stream, bool expandable) {
-  struct pool *pool = dz_slab_take(&tag->heap->pool_slab);
-  if (pool == NULL) {
-    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
-    return NULL;
-  }
-  pool->tag = tag;
-  pool->stream = stream;
-  pool->expandable = expandable;
-  pool->next = tag->pools;
-  return tag->pools = pool;
-}
-
-static struct pool *find_pool(struct tag *tag, const struct request *request) {
-  struct stream *stream = dz_stream_get(tag->heap, request->stream, request->stream_identity);
-  if (stream == NULL) {
-    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
-    return NULL;
-  }
-  struct pool *pool = tag->pools;
-  while (pool != NULL && (pool->stream != stream || pool->expandable != request->expandable)) pool = pool->next;
-  return pool != NULL ? pool : make_pool(tag, stream, request->expandable);
-}
-
-/* ---- taking a free block */
-
-/* Cuts a free block, which is in no bin, at an address inside it; NULL: no memory for the rest. */
-static struct block *cut(struct block *block, uint64_t address) {
-  struct block *rest = dz_slab_take(&block->segment->pool->tag->heap->block_slab);
-  if (rest == NULL) return NULL;
-  rest->segment = block->segment;
-  rest->state = block->state;
-  rest->freed_at = block->freed_at;
-  dz_range_split(&block->range, address, &rest->range);
-  return rest;
-}
-
-static void make_live(struct block *block, const struct request *request) {
-  struct pool *pool = block->segment->pool;
-  struct tag *tag = pool->tag;
-  block->state = DZ_LIVE;
-  block->asked = request->asked;
-  block->stream = pool->stream;
-  tag->live_bytes += block->range.bytes;
-  tag->live_blocks++;
-  dz_index_add(&tag->heap->index, block);
-}
-
-/* Makes a free block's aligned part live; what is left of it goes back to the bins. NULL: no memory for metadata, nothing
- * changed. */
-static struct block *take(struct pool *pool, struct block *block, const struct request *request) {
-  dz_bins_drop(&pool->free, &block->range);
-  uint64_t start = dz_round_up(block->range.base, request->alignment);
-  if (start > block->range.base) {
-    struct block *aligned = cut(block, start);
-    dz_bins_put(&pool->free, &block->range);
-    if (aligned == NULL) return NULL;
-    block = aligned;
-  }
-  if (block->range.bytes > request->bytes) {
-    struct block *rest = cut(block, start + request->bytes);
-    if (rest == NULL) {
-      (void)dz_block_settle(block);
-      return NULL;
-    }
-    dz_bins_put(&pool->free, &rest->range);
-  }
-  make_live(block, request);
-  return block;
-}
-
 /* ---- growing */
 
 /* The size that surely holds the request wherever it starts. */
@@ -106,9 +35,8 @@ static uint64_t padded_bytes(const struct request *request) {
 
 /* A new segment: as much as is wanted now, or, to grow in place, as many addresses as the device has memory; fewer where there
  * are none. */
-static drowse_status add_segment(struct pool *pool, uint64_t bytes) {
+static drowse_status add_segment(struct pool *pool, uint64_t want) {
   drowse_heap *heap = pool->tag->heap;
-  uint64_t want = dz_extent_bytes(heap, bytes, pool->tag->mapped_bytes);
   uint64_t reserve = pool->expandable && heap->total_bytes > want ? dz_round_up(heap->total_bytes, heap->granularity) : want;
   struct segment *segment;
   drowse_status status = dz_segment_make(pool, reserve, &segment);
@@ -119,124 +47,238 @@ static drowse_status add_segment(struct pool *pool, uint64_t bytes) {
   if (status != DROWSE_OK) return status;
   segment->next = pool->segments;
   pool->segments = segment;
+  dz_pool_lock(pool);
   dz_bins_put(&pool->holes, &segment->first->range);
+  dz_pool_unlock(pool);
   return DROWSE_OK;
 }
 
-/* Claims bytes at the beginning of a hole. */
-static bool claim(struct pool *pool, struct block *hole, uint64_t bytes) {
-  dz_bins_drop(&pool->holes, &hole->range);
-  struct block *rest = hole->range.bytes > bytes ? cut(hole, hole->range.base + bytes) : NULL;
-  if (rest == NULL && hole->range.bytes > bytes) {
-    dz_bins_put(&pool->holes, &hole->range);
-    return false;
-  }
-  if (rest != NULL) dz_bins_put(&pool->holes, &rest->range);
-  hole->state = DZ_CLAIMED;
-  return true;
+/* One growth of a pool: a claimed hole, and what is going to be mapped there. */
+struct growth {
+  struct pool *pool;
+  struct block *hole;
+  struct claims claims; /* free memory that moves there */
+  bool lifted;          /* it has been unmapped where it was */
+  uint64_t missing;     /* what has to be there for the request */
+  uint64_t created;     /* how much of it comes from the device, and what is created beyond */
+};
+
+/* How much a hole needs for bytes in a row, together with the free block before it. */
+static uint64_t missing_bytes(const struct block *hole, uint64_t bytes) {
+  const struct block *before = dz_block_before(hole);
+  if (before == NULL || before->state != DZ_FREE) return bytes;
+  return before->range.bytes < bytes ? bytes - before->range.bytes : 0;
 }
 
-/* Maps memory into a hole so that together with the free block before it there are bytes in a row: first as much as serves the
- * tag's growth, then, if the device has not as much, just what is missing. */
-static drowse_status fill_hole(struct pool *pool, struct block *hole, uint64_t bytes, bool just_missing) {
+/* Claims the beginning of a hole that has room for bytes and for what moves there; none if nothing is missing any more. With the
+ * heap's lock; NOT_FOUND: there is no such hole. */
+static drowse_status claim_hole(struct growth *growth, uint64_t bytes, uint64_t hole_bytes) {
+  struct pool *pool = growth->pool;
   drowse_heap *heap = pool->tag->heap;
-  const struct block *before = dz_block_before(hole);
-  if (before != NULL && before->state == DZ_FREE) bytes -= before->range.bytes < bytes ? before->range.bytes : 0;
-  uint64_t map = dz_extent_bytes(heap, bytes, just_missing ? 0 : pool->tag->mapped_bytes);
-  if (map > hole->range.bytes) map = hole->range.bytes;
-  if (!claim(pool, hole, map)) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
-  struct segment *segment = hole->segment;
-  dz_unlock(&heap->lock);
-  drowse_status status = dz_segment_map(segment, hole->range.base, map);
-  dz_lock(&heap->lock);
-  hole->state = status == DROWSE_OK ? DZ_FREE : dz_segment_touches_stuck(segment, hole->range.base, map) ? DZ_STUCK : DZ_HOLE;
-  (void)dz_block_settle(hole);
-  if (status != DROWSE_OK) dz_segment_free_if_empty(segment);
+  dz_pool_lock(pool);
+  struct block *hole = (struct block *)dz_bins_find(&pool->holes, hole_bytes);
+  drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES);
+  if (status == DROWSE_OK) growth->missing = missing_bytes(hole, bytes);
+  if (status == DROWSE_OK && growth->missing > 0) {
+    uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
+    growth->created = growth->missing > moved ? dz_extent_bytes(heap, growth->missing - moved, pool->tag->mapped_bytes) : 0;
+    if (growth->created > room) growth->created = room;
+    dz_block_drop(hole);
+    if (hole->range.bytes > moved + growth->created) {
+      dz_bins_put(&pool->holes, &dz_block_cut(hole, hole->range.base + moved + growth->created)->range);
+    }
+    hole->state = DZ_CLAIMED;
+    growth->hole = hole;
+  }
+  dz_pool_unlock(pool);
   return status;
 }
 
-/* Gets the pool more memory. With the lock held, which is let go meanwhile; the tag is pinned. */
-static drowse_status grow(struct pool *pool, const struct request *request) {
-  uint64_t bytes = padded_bytes(request);
-  uint64_t hole_bytes = dz_round_up(bytes, pool->tag->heap->granularity);
-  drowse_status status = DROWSE_ERR_NO_DEVICE_MEMORY;
-  for (int tries = 0; status == DROWSE_ERR_NO_DEVICE_MEMORY && tries < 2; tries++) {
-    struct range *hole;
-    while ((hole = dz_bins_find(&pool->holes, hole_bytes)) == NULL) {
-      drowse_status added = add_segment(pool, hole_bytes);
-      if (added != DROWSE_OK) return added;
-    }
-    status = fill_hole(pool, (struct block *)hole, bytes, tries > 0);
+static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
+  struct pool *pool = growth->pool;
+  drowse_heap *heap = pool->tag->heap;
+  drowse_status status;
+  growth->claims = dz_claims_collect(heap, dz_round_up(bytes, heap->granularity));
+  uint64_t hole_bytes = dz_round_up(bytes, heap->granularity);
+  if (growth->claims.bytes > hole_bytes) hole_bytes = growth->claims.bytes;
+  while ((status = claim_hole(growth, bytes, hole_bytes)) == DROWSE_ERR_NOT_FOUND) {
+    uint64_t created = hole_bytes - growth->claims.bytes;
+    if (created > 0) created = dz_extent_bytes(heap, created, pool->tag->mapped_bytes);
+    status = add_segment(pool, growth->claims.bytes + created);
+    if (status != DROWSE_OK) return status;
   }
+  if (status == DROWSE_OK && growth->hole != NULL &&
+      !dz_index_cover(&heap->index, growth->hole->range.base, growth->hole->range.bytes))
+    status = dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the index of blocks");
+  return status;
+}
+
+/* Creates what serves the tag's growth, or, if the device has not as much, just what is missing. */
+static drowse_status create(struct growth *growth, struct extent **list) {
+  drowse_heap *heap = growth->pool->tag->heap;
+  drowse_status status = growth->created == 0 ? DROWSE_OK : dz_extents_create(heap, growth->created, list);
+  if (status != DROWSE_ERR_NO_DEVICE_MEMORY || growth->missing <= growth->claims.bytes) return status;
+  uint64_t least = dz_round_up(growth->missing - growth->claims.bytes, heap->granularity);
+  return least < growth->created ? dz_extents_create(heap, least, list) : status;
+}
+
+/* What has come to the hole is free from now on, the rest a hole again. With the heap's lock. */
+static void end_growth(struct growth *growth, uint64_t placed_bytes) {
+  struct pool *pool = growth->pool;
+  struct block *block = growth->hole;
+  struct segment *segment = block->segment;
+  dz_pool_lock(pool);
+  if (placed_bytes > 0 && placed_bytes < block->range.bytes) {
+    struct block *rest = dz_block_cut(block, block->range.base + placed_bytes);
+    rest->state = DZ_HOLE;
+    (void)dz_block_settle(rest);
+  }
+  bool stuck = placed_bytes == 0 && dz_segment_touches_stuck(segment, block->range.base, block->range.bytes);
+  block->state = placed_bytes > 0 ? DZ_FREE : stuck ? DZ_STUCK : DZ_HOLE;
+  (void)dz_block_settle(block);
+  if (placed_bytes == 0) dz_segment_free_if_empty(segment);
+  dz_pool_unlock(pool);
+}
+
+static uint64_t sum(const struct extent *list) {
+  uint64_t bytes = 0;
+  for (; list != NULL; list = list->after) bytes += list->bytes;
+  return bytes;
+}
+
+/* Brings the memory to the hole: what is created comes first, so that until it is there nothing has changed. Without locks. */
+static drowse_status fill_hole(struct growth *growth, uint64_t *placed_bytes) {
+  struct segment *segment = growth->hole->segment;
+  struct extent *list = NULL;
+  drowse_status status = create(growth, &list);
+  if (status != DROWSE_OK) return status;
+  growth->lifted = true;
+  (void)dz_claims_lift(&growth->claims, &list); /* what is stuck is missing, and the next look finds it so */
+  uint64_t bytes = sum(list);
+  status = dz_segment_place(segment, growth->hole->range.base, list);
+  if (status == DROWSE_OK) *placed_bytes = bytes;
+  return status;
+}
+
+/* Gets the pool more memory. With the heap's lock, which is let go meanwhile; the tag is pinned. */
+static drowse_status grow(struct pool *pool, const struct request *request) {
+  drowse_heap *heap = pool->tag->heap;
+  struct growth growth = {.pool = pool};
+  uint64_t placed_bytes = 0;
+  drowse_status status = begin_growth(&growth, padded_bytes(request));
+  if (status == DROWSE_OK && growth.hole != NULL) {
+    dz_unlock(&heap->lock);
+    status = fill_hole(&growth, &placed_bytes);
+    dz_lock(&heap->lock);
+  }
+  if (growth.hole != NULL) end_growth(&growth, placed_bytes);
+  if (growth.lifted)
+    dz_claims_end(&growth.claims);
+  else
+    dz_claims_drop(&growth.claims);
   return status;
 }
 
 /* ---- allocating */
 
+/* What is at hand, by the pool's lock alone; NULL: nothing. */
+static void *take_at_hand(struct pool *pool, const struct request *request) {
+  void *ptr = NULL;
+  dz_pool_lock(pool);
+  if (pool->open && pool->spare_count >= DZ_POOL_NODES && pool->chunks.count > 0) {
+    const struct block *block = dz_block_take(pool, request->bytes, request->alignment, request->asked);
+    if (block != NULL) ptr = (void *)(uintptr_t)block->range.base;
+  }
+  dz_pool_unlock(pool);
+  return ptr;
+}
+
+/* The same with the heap's lock, which sees to what the pool has to have for it. */
+static drowse_status take(struct pool *pool, const struct request *request, void **ptr) {
+  dz_pool_lock(pool);
+  drowse_status status = dz_pool_supply(pool, DZ_POOL_NODES);
+  dz_pool_unlock(pool);
+  if (status == DROWSE_OK) *ptr = take_at_hand(pool, request);
+  return status;
+}
+
+/* Learns what has become free meanwhile. With the heap's lock, which is let go. */
+static void look_around(drowse_heap *heap) {
+  dz_unlock(&heap->lock);
+  dz_pending_poll(heap, true);
+  dz_heap_look(heap);
+  dz_lock(&heap->lock);
+}
+
 /* Takes a block, the pool growing as need be. */
+static drowse_status take_or_grow(struct pool *pool, const struct request *request, void **ptr) {
+  struct tag *tag = pool->tag;
+  drowse_status status = take(pool, request, ptr);
+  for (bool looked = false; status == DROWSE_OK && *ptr == NULL; looked = true) {
+    dz_tag_pin(tag);
+    if (looked)
+      status = grow(pool, request);
+    else
+      look_around(tag->heap);
+    dz_tag_unpin(tag);
+    if (status == DROWSE_OK) status = tag->state == DROWSE_AWAKE ? take(pool, request, ptr) : dz_tag_refuse(tag);
+  }
+  return status;
+}
+
 static drowse_status try_allocate(drowse_heap *heap, const struct request *request, void **ptr) {
-  drowse_status status = DROWSE_OK;
-  struct block *block = NULL;
+  drowse_status status = DROWSE_ERR_NO_HOST_MEMORY;
   dz_lock(&heap->lock);
   struct tag *tag = dz_tag_make(heap, request->tag);
-  struct pool *pool = NULL;
-  if (tag == NULL) {
-    status = DROWSE_ERR_NO_HOST_MEMORY;
-  } else if (tag->state != DROWSE_AWAKE) {
+  if (tag != NULL && tag->state != DROWSE_AWAKE) {
     status = dz_tag_refuse(tag);
-  } else if ((pool = find_pool(tag, request)) == NULL) {
-    status = DROWSE_ERR_NO_HOST_MEMORY;
+  } else if (tag != NULL) {
+    struct pool *pool = dz_pool_get(tag, request->expandable, request->stream, request->stream_identity);
+    if (pool != NULL) status = take_or_grow(pool, request, ptr);
   }
-  while (status == DROWSE_OK && block == NULL) {
-    struct range *found = dz_bins_find(&pool->free, padded_bytes(request));
-    if (found != NULL) {
-      block = take(pool, (struct block *)found, request);
-      if (block == NULL) status = dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
-      continue;
-    }
-    dz_tag_pin(tag);
-    status = grow(pool, request);
-    dz_tag_unpin(tag);
-    if (status == DROWSE_OK && tag->state != DROWSE_AWAKE) status = dz_tag_refuse(tag);
-  }
-  if (block != NULL) *ptr = (void *)(uintptr_t)block->range.base;
   dz_unlock(&heap->lock);
   return status;
 }
 
 /* Names, after an allocation has failed for want of memory, who has how much. */
-static void tell_out_of_memory(drowse_heap *heap, const struct request *request) {
+static drowse_status tell_out_of_memory(drowse_heap *heap, const struct request *request) {
   char text[384];
   size_t length = 0, free_bytes = 0, total_bytes = 0;
   (void)heap->device.driver.MemGetInfo(&free_bytes, &total_bytes);
   text[0] = '\0';
   dz_lock(&heap->lock);
+  uint64_t largest = dz_heap_largest_free(heap);
   for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
     if (tag->mapped_bytes == 0 || length >= sizeof text - 1) continue;
     int wrote = snprintf(text + length, sizeof text - length, "; %s holds %" PRIu64, tag->name->name, tag->mapped_bytes);
     length += wrote > 0 ? (size_t)wrote : 0;
   }
   dz_unlock(&heap->lock);
-  dz_error(DROWSE_ERR_NO_DEVICE_MEMORY, "%" PRIu64 " bytes for the tag \"%s\" on %s, which has %zu free of %zu%s", request->asked,
-           request->tag->name, heap->device.name, free_bytes, total_bytes, text);
+  dz_error(DROWSE_ERR_NO_DEVICE_MEMORY,
+           "%" PRIu64 " bytes for the tag \"%s\" on %s, which has %zu free of %zu; the largest free block has %" PRIu64 "%s",
+           request->asked, request->tag->name, heap->device.name, free_bytes, total_bytes, largest, text);
   dz_error_tag(request->tag->name);
-  dz_error_bytes(request->bytes, free_bytes, free_bytes);
+  dz_error_bytes(request->bytes, free_bytes, largest);
+  return DROWSE_ERR_NO_DEVICE_MEMORY;
 }
 
-/* One try with the driver at hand: gives unused memory back where there is none, and tries again. */
+/* For want of memory: waits for the work on the device, so that what it used is free, and gives that back. */
+static drowse_status make_room(drowse_heap *heap, const struct request *request, void **ptr) {
+  uint64_t given = 0;
+  (void)dz_heap_give_back(heap, 0, &given);
+  drowse_status status = try_allocate(heap, request, ptr);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY ? tell_out_of_memory(heap, request) : status;
+}
+
+/* One try with the driver at hand. */
 static drowse_status allocate_guarded(drowse_heap *heap, struct request *request, void **ptr) {
   struct guard guard;
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) return status;
   status = dz_stream_identify(heap, request->stream, &request->stream_identity);
   if (status == DROWSE_OK) status = try_allocate(heap, request, ptr);
-  if (status == DROWSE_ERR_NO_DEVICE_MEMORY) {
-    uint64_t given = 0;
-    (void)dz_heap_give_back(heap, 0, &given);
-    status = given > 0 ? try_allocate(heap, request, ptr) : DROWSE_ERR_NO_DEVICE_MEMORY;
-    if (status == DROWSE_ERR_NO_DEVICE_MEMORY) tell_out_of_memory(heap, request);
-  }
-  if (status != DROWSE_OK) dz_heap_free_addresses(heap); /* of the segment that has stayed empty */
+  if (status == DROWSE_ERR_NO_DEVICE_MEMORY) status = make_room(heap, request, ptr);
+  dz_heap_free_addresses(heap); /* of segments that are empty now */
   return dz_guard_leave(&guard, status);
 }
 
@@ -255,6 +297,15 @@ static drowse_status allocate(drowse_heap *heap, struct request *request, void *
 
 /* ---- the public calls */
 
+static inline bool is_expandable(const drowse_heap *heap, drowse_expandable expandable) {
+  return expandable == DROWSE_EXPANDABLE_INHERIT ? heap->settings.expandable_segments : expandable == DROWSE_EXPANDABLE_ON;
+}
+
+static const drowse_tag *choose_tag(const drowse_alloc_options *options, const struct frame *frame) {
+  if (options->tag != NULL) return drowse_tag_get(options->tag);
+  return frame->tag != NULL ? frame->tag : drowse_tag_get("default");
+}
+
 static drowse_status read_request(const drowse_heap *heap, size_t bytes, drowse_stream stream,
                                   const drowse_alloc_options *options, struct request *request) {
   struct frame frame = dz_frame_current();
@@ -268,15 +319,11 @@ static drowse_status read_request(const drowse_heap *heap, size_t bytes, drowse_
     return dz_error(DROWSE_ERR_INVALID, "alignment is %zu: it must be a power of two of at most %" PRIu64, options->alignment,
                     heap->granularity);
   }
-  if (bytes > UINT64_C(1) << 48)
-    return dz_error(DROWSE_ERR_NO_ADDRESS_SPACE, "%zu bytes: no device has as many addresses", bytes);
-  drowse_expandable expandable = options->expandable == DROWSE_EXPANDABLE_INHERIT ? frame.expandable : options->expandable;
+  if (bytes > DZ_ADDRESS_END) return dz_error(DROWSE_ERR_NO_ADDRESS_SPACE, "%zu bytes: no device has as many addresses", bytes);
   *request = (struct request){
-      .tag = options->tag != NULL ? drowse_tag_get(options->tag)
-             : frame.tag != NULL  ? frame.tag
-                                  : drowse_tag_get("default"),
+      .tag = choose_tag(options, &frame),
       .expandable =
-          expandable == DROWSE_EXPANDABLE_INHERIT ? heap->settings.expandable_segments : expandable == DROWSE_EXPANDABLE_ON,
+          is_expandable(heap, options->expandable == DROWSE_EXPANDABLE_INHERIT ? frame.expandable : options->expandable),
       .stream = stream,
       .asked = bytes,
       .bytes = dz_round_up(bytes, DZ_UNIT),
@@ -306,14 +353,42 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
   return status;
 }
 
-DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) {
-  return drowse_alloc_with(heap, bytes, stream, NULL, ptr);
+/* What servers do millions of times: nothing but what the frame says, and a free block is at hand. NULL: it takes more. */
+static void *allocate_at_hand(drowse_heap *heap, size_t bytes, CUstream stream) {
+  if (heap == NULL || bytes - 1 >= DZ_ADDRESS_END || dz_heap_is_inherited(heap)) return NULL;
+  struct frame frame = dz_frame_current();
+  const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
+  struct pool *pool = name == NULL ? NULL : dz_pool_glance(heap, name, is_expandable(heap, frame.expandable), stream);
+  if (pool == NULL) return NULL;
+  struct request request = {.asked = bytes, .bytes = dz_round_up(bytes, DZ_UNIT), .alignment = DZ_UNIT};
+  return take_at_hand(pool, &request);
 }
 
-/* Frees a live block, or notes that it is to be freed when its tag's motion ends. */
-static void end_block(drowse_heap *heap, struct block *block) {
-  struct tag *tag = block->segment->pool->tag;
-  dz_index_remove(&heap->index, block);
+DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) {
+  void *block = ptr == NULL ? NULL : allocate_at_hand(heap, bytes, stream);
+  if (block == NULL) return drowse_alloc_with(heap, bytes, stream, NULL, ptr);
+  *ptr = block;
+  return DROWSE_OK;
+}
+
+/* Frees a live block of an open pool that only its own stream uses, by the pool's lock alone; false: it takes more. */
+static bool free_at_hand(drowse_heap *heap, uint64_t address) {
+  struct block *block = dz_block_lock(heap, address, true);
+  if (block == NULL) return false;
+  struct pool *pool = dz_pool_of(block);
+  bool at_hand = pool->open && block->uses == NULL;
+  if (at_hand) {
+    dz_block_hide(block);
+    dz_block_end(block);
+  }
+  dz_pool_unlock(pool);
+  return at_hand;
+}
+
+/* Frees a live block, or notes that it is to be freed when its tag's motion ends. With both locks. */
+static void end_block(struct block *block) {
+  struct tag *tag = dz_pool_of(block)->tag;
+  dz_block_hide(block);
   if (tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING) {
     block->freed_next = tag->freed;
     tag->freed = block;
@@ -322,30 +397,45 @@ static void end_block(drowse_heap *heap, struct block *block) {
   }
 }
 
+/* Has events recorded behind what uses a block that has been freed. */
+static drowse_status mark_uses(drowse_heap *heap) {
+  struct guard guard;
+  drowse_status status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  dz_pending_poll(heap, false);
+  return dz_guard_leave(&guard, DROWSE_OK);
+}
+
+static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
+  dz_lock(&heap->lock);
+  struct block *block = dz_block_lock(heap, (uint64_t)(uintptr_t)ptr, true);
+  bool used = false;
+  if (block != NULL) {
+    struct pool *pool = dz_pool_of(block);
+    used = block->uses != NULL;
+    end_block(block);
+    dz_pool_unlock(pool);
+  }
+  dz_unlock(&heap->lock);
+  if (block == NULL) return dz_block_not_found(heap, ptr);
+  return used ? mark_uses(heap) : DROWSE_OK;
+}
+
 DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK || ptr == NULL) return status;
-  uint64_t address = (uint64_t)(uintptr_t)ptr, base = 0;
-  dz_lock(&heap->lock);
-  struct block *block = dz_index_find(&heap->index, address);
-  if (block != NULL) base = block->range.base;
-  if (base == address) end_block(heap, block);
-  dz_unlock(&heap->lock);
-  if (base == address) return DROWSE_OK;
-  if (base == 0) return dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
-  return dz_error(DROWSE_ERR_NOT_FOUND, "%p is no block's start: it is %" PRIu64 " bytes into the block at %p", ptr,
-                  address - base, (void *)(uintptr_t)base);
+  return free_at_hand(heap, (uint64_t)(uintptr_t)ptr) ? DROWSE_OK : free_whatever(heap, ptr);
 }
 
-/* Ends the live blocks of an awake or sleeping tag, pool by pool. Ending a block may join it with its neighbours, so the search
- * begins anew behind what it became. */
-static void clear(struct tag *tag) {
-  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
-    for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
-      for (struct block *block = dz_segment_live(segment, NULL); block != NULL; block = dz_segment_live(segment, NULL))
-        end_block(tag->heap, block);
-    }
+/* Ends the live blocks of an awake or sleeping tag's pool. Ending a block may join it with its neighbours, so the search begins
+ * anew behind what it became. */
+static void clear(struct pool *pool) {
+  dz_pool_lock(pool);
+  for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
+    for (struct block *block = dz_segment_live(segment, NULL); block != NULL; block = dz_segment_live(segment, NULL))
+      end_block(block);
   }
+  dz_pool_unlock(pool);
 }
 
 DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *name) {
@@ -356,19 +446,9 @@ DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *name) {
   if (tag != NULL && (tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING)) {
     status = dz_tag_busy(tag);
   } else if (tag != NULL) {
-    clear(tag);
+    for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) clear(pool);
   }
+  bool pending = heap->pending != NULL;
   dz_unlock(&heap->lock);
-  return status;
-}
-
-DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes) {
-  drowse_status status = dz_heap_check(heap);
-  if (status != DROWSE_OK) return status;
-  struct guard guard;
-  uint64_t given = 0;
-  status = dz_guard_enter(&guard, heap);
-  if (status != DROWSE_OK) return status;
-  status = dz_heap_give_back(heap, keep_bytes, &given);
-  return dz_guard_leave(&guard, status);
+  return status == DROWSE_OK && pending ? mark_uses(heap) : status;
 }

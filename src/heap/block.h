@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Blocks: how a segment's addresses are divided. A pool is the memory of one tag that one stream uses and that is of one kind:
- * work on a stream is ordered, so what is freed there can be handed out again there at once.
+ * Blocks: how a segment's addresses are divided.
  */
 #ifndef DZ_BLOCK_H
 #define DZ_BLOCK_H
 
+#include "heap/pool.h"
 #include "heap/segment.h"
 
 enum block_state {
   DZ_HOLE,    /* no memory */
-  DZ_CLAIMED, /* a hole that somebody is mapping */
+  DZ_CLAIMED, /* not live, and somebody maps or unmaps it */
   DZ_FREE,    /* memory, unused */
+  DZ_PENDING, /* memory that was freed, and work on other streams may still use it */
   DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it */
   DZ_LIVE     /* a user's */
 };
@@ -20,24 +21,13 @@ struct block {
   struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  /* of a live block */
-  uint64_t asked; /* bytes */
-  struct stream *stream;
+  unsigned slack; /* live: by how much the size was rounded up */
+  /* live */
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
-  struct block *freed_next; /* freed while its tag was in motion */
-  /* of a free block: the heap's look when the last of its bytes was freed */
+  struct use *uses;         /* other streams that use it */
+  struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; a spare node */
+  /* free: its pool's clock when the last of its bytes was freed */
   uint64_t freed_at;
-  RB_ENTRY(block) in_index;
-};
-
-struct pool {
-  struct tag *tag;
-  struct stream *stream;
-  bool expandable;
-  struct pool *next; /* in the tag */
-  struct bins free;  /* its free blocks, while the tag is awake */
-  struct bins holes; /* its holes, likewise */
-  struct segment *segments;
 };
 
 static inline struct block *dz_block_after(const struct block *block) {
@@ -48,20 +38,47 @@ static inline struct block *dz_block_before(const struct block *block) {
   return (struct block *)block->range.before;
 }
 
-/* All with the heap's lock held. */
+/* How many bytes its user asked for. */
+static inline uint64_t dz_block_asked(const struct block *live) {
+  return live->range.bytes - live->slack;
+}
 
-/* Ends a live block: its memory becomes free, or a hole if the tag sleeps; the backup goes. Not in the index any more. */
-void dz_block_end(struct block *block);
+static inline struct pool *dz_pool_of(const struct block *block) {
+  return block->segment->pool;
+}
+
+/* The live block at an address, or that starts there, with its pool's lock taken; NULL: none, and no lock. */
+struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start);
+
+/* NOT_FOUND: says of a pointer that it is no live block's start. */
+drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr);
+
+/* Unless said otherwise: with the pool's lock held. */
+
+/* Cuts a block, which is in no bin, at an address inside it; returns the rest. Needs a node of the pool's supply. */
+struct block *dz_block_cut(struct block *block, uint64_t address);
 
 /* Puts a block that is in no bin where it can be found, joined with neighbours of its kind. Returns what it became part of. */
 struct block *dz_block_settle(struct block *block);
 
+/* Takes a block out of the bin in which it is, if it is in one. */
+void dz_block_drop(struct block *block);
+
+/* A live block out of the pool's free ones; NULL: none is large enough. Needs DZ_POOL_NODES nodes and a chunk. */
+struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked);
+
+/* Takes a live block out of the index: it is still counted, and nobody finds it any more. */
+void dz_block_hide(struct block *block);
+
+/* Ends a hidden block: its memory becomes free, pending if other streams use it, or a hole if the tag sleeps; the backup goes.
+ * With the heap's lock too, unless the pool is open and nothing else uses the block. */
+void dz_block_end(struct block *block);
+
 /* A tag's blocks when it has gone to sleep: everything but live blocks becomes holes, bins are empty, segments without a live
- * block go. */
+ * block go. With the heap's lock. */
 void dz_pool_sleep(struct pool *pool);
 
-/* ... and when it has woken: holes are divided by the extents that are there now. Needs dz_pool_wake_nodes() reserved block
- * nodes, and gives back those that it did not use. */
+/* ... and when it has woken: holes are divided by the extents that are there now. Needs dz_pool_wake_nodes() nodes. */
 size_t dz_pool_wake_nodes(const struct pool *pool);
 void dz_pool_wake(struct pool *pool);
 
@@ -70,18 +87,13 @@ void dz_pool_wake(struct pool *pool);
 struct block *dz_segment_live(const struct segment *segment, const struct block *after);
 struct block *dz_tag_live(const struct tag *tag, const struct block *after);
 
-/* Gives back the addresses of an awake tag's segment that is one hole. */
+/* Gives back the addresses of an awake tag's segment that is one hole. With both locks. */
 void dz_segment_free_if_empty(struct segment *segment);
 
 /* Takes all of a tag's memory away from the device; returns how many bytes are stuck. For an operation, without the lock. */
 uint64_t dz_tag_unmap(struct tag *tag);
 
-/* Gives the backups of a tag's live blocks back to the arena. For an operation, or with the lock held. */
+/* Gives the backups of a tag's live blocks back to the arena. For an operation, or with the heap's lock. */
 void dz_tag_drop_backup(struct tag *tag);
-
-/* If there are any, waits for the work on the device, then gives free blocks' whole extents back until at most keep_bytes of free
- * memory are mapped; adds what went back to *given_bytes. What is freed during the wait stays: the device may not be done with
- * it. Without the lock; the guard entered. BUSY: as dz_drain() says, and nothing went back; DRIVER: some is stuck. */
-drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes);
 
 #endif

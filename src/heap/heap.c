@@ -10,7 +10,7 @@
 
 #include "core/log.h"
 #include "core/options.h"
-#include "heap/block.h"
+#include "heap/pending.h"
 #include "heap/stream.h"
 #include "heap/tag.h"
 
@@ -167,6 +167,8 @@ static void init_slabs(drowse_heap *heap) {
   dz_slab_init(&heap->segment_slab, sizeof(struct segment));
   dz_slab_init(&heap->extent_slab, sizeof(struct extent));
   dz_slab_init(&heap->block_slab, sizeof(struct block));
+  dz_slab_init(&heap->use_slab, sizeof(struct use));
+  dz_index_init(&heap->index);
 }
 
 static void end_slabs(drowse_heap *heap) {
@@ -177,6 +179,8 @@ static void end_slabs(drowse_heap *heap) {
   dz_slab_end(&heap->segment_slab);
   dz_slab_end(&heap->extent_slab);
   dz_slab_end(&heap->block_slab);
+  dz_slab_end(&heap->use_slab);
+  dz_index_end(&heap->index);
 }
 
 static bool release_context(drowse_heap *heap) {
@@ -191,8 +195,8 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   int code;
   drowse_heap *heap = calloc(1, sizeof *heap);
   if (heap == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for a heap");
-  RB_INIT(&heap->index);
   heap->tags_end = &heap->tags;
+  heap->pending_end = &heap->pending;
   init_slabs(heap);
   drowse_status status = read_options(heap, &options, given);
   if (status != DROWSE_OK) goto free_heap;
@@ -219,6 +223,7 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
     goto destroy_changed;
   }
   heap->generation = dz_fork_generation();
+  heap->default_name = drowse_tag_get("default");
   enlist(heap);
   dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
   *result = heap;
@@ -271,7 +276,8 @@ static bool end_tag(drowse_heap *heap, struct tag *tag) {
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     for (struct segment *segment = pool->segments, *next; segment != NULL; segment = next) {
       next = segment->next;
-      if (segment->extents == NULL) dz_segment_free(segment);
+      for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) dz_uses_drop(block);
+      if (dz_segment_is_unmapped(segment)) dz_segment_free(segment);
     }
   }
   dz_unlock(&heap->lock);
@@ -286,6 +292,9 @@ static drowse_status end_memory(drowse_heap *heap) {
     dz_heap_retry_unreleased(heap);
     dz_heap_free_addresses(heap);
   }
+  dz_uses_end(heap);
+  dz_pools_end(heap);
+  dz_streams_end(heap);
   clean &= heap->unreleased == NULL && heap->unfreed == NULL;
   clean &= dz_arena_end(&heap->arena);
   clean &= heap->device.driver.StreamDestroy(heap->copy_stream) == CUDA_SUCCESS;

@@ -6,6 +6,7 @@
  *        |                |                                       -> blocks: live, free, holes, in address order
  *        |                +> pool ...
  *        +> tag "kv_cache" ...
+ *        +> pools: (tag, stream, expandable) -> pool
  *        +> index: address -> live block
  *        +> arena: where backups live
  */
@@ -22,7 +23,7 @@
 #include "scope/name.h"
 #include "scope/settings.h"
 
-enum { DZ_TAG_PAGE = 256 };
+enum { DZ_TAG_PAGE = 256, DZ_POOL_BITS = 8 };
 
 /* What an operation on tags (sleep/op.h) begins with: what the heap needs in order to end it. */
 struct operation {
@@ -45,23 +46,29 @@ struct drowse_heap {
   uint64_t granularity, total_bytes;
   drowse_status (*pressure)(void *context, uint64_t missing_bytes);
   void *pressure_context;
-  CUstream copy_stream; /* for copy_in and copy_out */
+  CUstream copy_stream;           /* for copy_in and copy_out */
+  const drowse_tag *default_name; /* NULL: not known before it is needed */
 
   struct arena arena; /* has a lock of its own */
 
-  struct lock lock;       /* everything below, and all tags, pools, segments and blocks */
+  /* read without a lock; added to under the heap's, or a pool's */
+  _Atomic(struct pool *) pools[1 << DZ_POOL_BITS]; /* by hash */
+  struct index index;
+
+  struct lock lock;       /* everything below, and all tags and segments */
   pthread_cond_t changed; /* a tag's state, its holds, an operation: anything that somebody waits for */
-  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab;
+  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, use_slab;
   struct tag **tag_pages[DZ_TAG_PAGE]; /* by the number of the tag's name */
   struct tag *tags, **tags_end;        /* in the order in which they came */
   struct stream *streams;
-  struct index index;
+  struct block *pending, **pending_end; /* freed, and other streams may still use them */
+  struct use *spare_uses;
   struct extent *unreleased; /* handles that the driver would not take back, mapped nowhere */
   uint64_t unreleased_bytes;
   struct segment *unfreed;      /* those that have gone, but for their addresses */
   struct operation *operations; /* those that run, or whose end nobody has taken note of */
   bool closing;                 /* operations end as soon as they can */
-  uint64_t looks;               /* how often somebody looked for unused memory to give back */
+  bool draining;                /* somebody waits for the device, and has noted what was free before */
   uint64_t sleeps, wakes;
 };
 

@@ -1,18 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From an address to the live block that it lies in.
+ * From an address to the live block that it lies in, in constant time and without a lock.
+ *
+ *   address   | 47 root 36 | 35 branch 26 | 25 leaf 16 | 15 chunk 9 | 8 0 |
+ *
+ * A leaf's slot holds the one block that starts in its 64 KiB, or, where several do, a chunk with a place for each 512 bytes.
+ * Tables live as long as the heap and blocks' nodes stay blocks' nodes, so a reader at any moment reads something that is one; it
+ * may be out of date by the time it is looked at, and whoever acts on it looks again under the pool's lock.
  */
 #ifndef DZ_INDEX_H
 #define DZ_INDEX_H
 
-#include <bsd/sys/tree.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-struct block;
-RB_HEAD(index, block);
+#include "core/slab.h"
 
-void dz_index_add(struct index *index, struct block *block);
-void dz_index_remove(struct index *index, struct block *block);
-struct block *dz_index_find(struct index *index, uint64_t address); /* NULL: none */
+struct block;
+
+/* What lies behind is not for the index: UVA has addresses of 47 bits on x86-64, of 48 on aarch64. */
+#define DZ_ADDRESS_END (UINT64_C(1) << 48)
+
+enum { DZ_INDEX_ROOT = 4096, DZ_INDEX_FAN = 1024, DZ_INDEX_CHUNK = 128 };
+
+struct chunk {
+  struct chunk *next; /* while it is spare */
+  unsigned count;     /* of the starts */
+  _Atomic(struct block *) starts[DZ_INDEX_CHUNK];
+};
+
+struct leaf {
+  _Atomic(struct block *) cover; /* that reaches into it from below; NULL: none */
+  atomic_uintptr_t slots[DZ_INDEX_FAN];
+};
+
+struct branch {
+  _Atomic(struct leaf *) leaves[DZ_INDEX_FAN];
+};
+
+struct index {
+  _Atomic(struct branch *) branches[DZ_INDEX_ROOT];
+  struct slab branch_slab, leaf_slab, chunk_slab;
+};
+
+/* Chunks at hand for one pool. Adding a block takes one at most. */
+struct chunks {
+  struct chunk *spare;
+  unsigned count;
+};
+
+void dz_index_init(struct index *index);
+void dz_index_end(struct index *index);
+
+/* Makes the tables for a range, which whoever adds blocks there needs, and sees to it that there is a spare chunk; false: no
+ * memory. Both with the heap's lock, the second with the pool's too. */
+bool dz_index_cover(struct index *index, uint64_t base, uint64_t bytes);
+bool dz_index_supply(struct index *index, struct chunks *chunks);
+
+/* With the lock of the block's pool. Adding needs a spare chunk. */
+void dz_index_add(struct index *index, struct block *block, struct chunks *chunks);
+void dz_index_remove(struct index *index, const struct block *block, struct chunks *chunks);
+
+/* The block that starts at an address, or that it lies in; NULL: none. */
+struct block *dz_index_find_start(const struct index *index, uint64_t address);
+struct block *dz_index_find(const struct index *index, uint64_t address);
 
 #endif

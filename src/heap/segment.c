@@ -27,6 +27,13 @@ static bool is_gone(CUresult code, bool tried) {
   return code == CUDA_SUCCESS || (tried && code == CUDA_ERROR_INVALID_VALUE);
 }
 
+static int compare(const struct extent *a, const struct extent *b) {
+  return (a->base > b->base) - (a->base < b->base);
+}
+
+/* RB_GENERATE_STATIC needs an attribute macro that only BSD has. */
+RB_GENERATE_INTERNAL(extents, extent, in_segment, compare, __attribute__((unused)) static)
+
 /* ---- reserving */
 
 static struct segment *take_segment(drowse_heap *heap) {
@@ -49,6 +56,10 @@ drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment 
   dz_unlock(&heap->lock);
   CUdeviceptr base = 0;
   CUresult code = heap->device.driver.MemAddressReserve(&base, bytes, 0, 0, 0);
+  if (code == CUDA_SUCCESS && base + bytes > DZ_ADDRESS_END) {
+    (void)heap->device.driver.MemAddressFree(base, bytes);
+    code = CUDA_ERROR_OUT_OF_MEMORY;
+  }
   dz_lock(&heap->lock);
   if (code != CUDA_SUCCESS) {
     dz_slab_give(&heap->block_slab, segment->first);
@@ -69,7 +80,7 @@ drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment 
 void dz_segment_free(struct segment *segment) {
   struct tag *tag = segment->pool->tag;
   drowse_heap *heap = tag->heap;
-  assert(segment->extents == NULL);
+  assert(dz_segment_is_unmapped(segment));
   tag->reserved_bytes -= segment->reserved;
   for (struct block *block = segment->first, *after; block != NULL; block = after) {
     after = dz_block_after(block);
@@ -119,30 +130,53 @@ static void give_extent(drowse_heap *heap, struct extent *extent) {
   dz_unlock(&heap->lock);
 }
 
+static void append(struct extent **list, struct extent *extent) {
+  while (*list != NULL) list = &(*list)->after;
+  *list = extent;
+}
+
 static void link_extent(struct segment *segment, struct extent *extent) {
   struct tag *tag = segment->pool->tag;
   dz_lock(&tag->heap->lock);
-  struct extent **at = &segment->extents;
-  while (*at != NULL && (*at)->base < extent->base) at = &(*at)->after;
-  extent->after = *at;
-  *at = extent;
+  (void)RB_INSERT(extents, &segment->extents, extent);
   tag->mapped_bytes += extent->bytes;
   if (extent->stuck) tag->stuck_bytes += extent->bytes;
   dz_unlock(&tag->heap->lock);
 }
 
-/* Takes the extents that touch [base, end) out of the segment's list, or only the stuck ones; returns them as a list. */
+struct extent *dz_extent_after(struct extent *extent) {
+  return RB_NEXT(extents, NULL, extent);
+}
+
+struct extent *dz_segment_extent(const struct segment *segment, uint64_t address) {
+  struct extent *found = NULL;
+  for (struct extent *at = RB_ROOT(&segment->extents); at != NULL;) {
+    if (at->base >= address) {
+      found = at;
+      at = RB_LEFT(at, in_segment);
+    } else {
+      at = RB_RIGHT(at, in_segment);
+    }
+  }
+  return found;
+}
+
+/* The first extent that reaches above an address. */
+static struct extent *extent_above(const struct segment *segment, uint64_t address) {
+  struct extent *at = dz_segment_extent(segment, address);
+  struct extent *before = at == NULL ? RB_MAX(extents, (struct extents *)&segment->extents) : RB_PREV(extents, NULL, at);
+  return before != NULL && before->base + before->bytes > address ? before : at;
+}
+
+/* Takes the extents that touch [base, end) out of the segment, or only the stuck ones; returns them as a list. */
 static struct extent *unlink_extents(struct segment *segment, uint64_t base, uint64_t end, bool only_stuck) {
   struct tag *tag = segment->pool->tag;
   struct extent *list = NULL, **list_end = &list;
   dz_lock(&tag->heap->lock);
-  for (struct extent **at = &segment->extents; *at != NULL;) {
-    struct extent *extent = *at;
-    if (extent->base >= end || extent->base + extent->bytes <= base || (only_stuck && !extent->stuck)) {
-      at = &extent->after;
-      continue;
-    }
-    *at = extent->after;
+  for (struct extent *extent = extent_above(segment, base), *after; extent != NULL && extent->base < end; extent = after) {
+    after = dz_extent_after(extent);
+    if (only_stuck && !extent->stuck) continue;
+    (void)RB_REMOVE(extents, &segment->extents, extent);
     extent->after = NULL;
     *list_end = extent;
     list_end = &extent->after;
@@ -168,8 +202,8 @@ static void release_extent(drowse_heap *heap, struct extent *extent) {
   dz_unlock(&heap->lock);
 }
 
-static void release_extents(drowse_heap *heap, struct extent *extent) {
-  for (struct extent *next; extent != NULL; extent = next) {
+void dz_extents_release(drowse_heap *heap, struct extent *list) {
+  for (struct extent *extent = list, *next; extent != NULL; extent = next) {
     next = extent->after;
     release_extent(heap, extent);
   }
@@ -181,7 +215,7 @@ void dz_heap_retry_unreleased(drowse_heap *heap) {
   heap->unreleased = NULL;
   heap->unreleased_bytes = 0;
   dz_unlock(&heap->lock);
-  release_extents(heap, list);
+  dz_extents_release(heap, list);
 }
 
 /* ---- unmapping */
@@ -194,18 +228,20 @@ static struct extent *run_end(struct extent *first) {
   return at->after;
 }
 
-/* Unmaps a run by one call, or one by one where that fails, to learn which extents are stuck: those come back into the segment.
- * Returns their bytes. */
-static uint64_t unmap_run(struct segment *segment, struct extent *first, const struct extent *end) {
-  drowse_heap *heap = segment->pool->tag->heap;
-  const struct driver *driver = &heap->device.driver;
+/* Unmaps a run by one call, or one by one where that fails, to learn which extents are stuck: those come back into the segment,
+ * the others are appended to the list. Returns the bytes of the stuck ones. */
+static uint64_t lift_run(struct segment *segment, struct extent *first, const struct extent *end, struct extent ***list_end) {
+  const struct driver *driver = &segment->pool->tag->heap->device.driver;
   uint64_t bytes = 0, stuck_bytes = 0;
   for (const struct extent *at = first; at != end; at = at->after) bytes += at->bytes;
   bool whole = is_gone(driver->MemUnmap(first->base, bytes), first->stuck);
   for (struct extent *at = first, *next; at != end; at = next) {
     next = at->after;
     if (whole || (at->bytes < bytes && is_gone(driver->MemUnmap(at->base, at->bytes), true))) {
-      release_extent(heap, at);
+      at->stuck = false;
+      at->after = NULL;
+      **list_end = at;
+      *list_end = &at->after;
     } else {
       stuck_bytes += at->bytes;
       at->stuck = true;
@@ -215,72 +251,111 @@ static uint64_t unmap_run(struct segment *segment, struct extent *first, const s
   return stuck_bytes;
 }
 
-static uint64_t unmap_extents(struct segment *segment, struct extent *extent) {
+static uint64_t lift_extents(struct segment *segment, struct extent *extent, struct extent **list) {
   uint64_t stuck_bytes = 0;
+  while (*list != NULL) list = &(*list)->after;
   for (struct extent *end; extent != NULL; extent = end) {
     end = run_end(extent);
-    stuck_bytes += unmap_run(segment, extent, end);
+    stuck_bytes += lift_run(segment, extent, end, &list);
   }
   return stuck_bytes;
 }
 
+uint64_t dz_segment_lift(struct segment *segment, uint64_t base, uint64_t bytes, struct extent **list) {
+  return lift_extents(segment, unlink_extents(segment, base, base + bytes, false), list);
+}
+
+static uint64_t let_go(struct segment *segment, uint64_t base, uint64_t bytes, bool only_stuck) {
+  struct extent *list = NULL;
+  uint64_t stuck_bytes = lift_extents(segment, unlink_extents(segment, base, base + bytes, only_stuck), &list);
+  dz_extents_release(segment->pool->tag->heap, list);
+  return stuck_bytes;
+}
+
 uint64_t dz_segment_unmap(struct segment *segment, uint64_t base, uint64_t bytes) {
-  return unmap_extents(segment, unlink_extents(segment, base, base + bytes, false));
+  return let_go(segment, base, bytes, false);
 }
 
 uint64_t dz_segment_retry_stuck(struct segment *segment, uint64_t base, uint64_t bytes) {
-  return unmap_extents(segment, unlink_extents(segment, base, base + bytes, true));
+  return let_go(segment, base, bytes, true);
 }
 
 bool dz_segment_touches_stuck(const struct segment *segment, uint64_t base, uint64_t bytes) {
-  for (const struct extent *at = segment->extents; at != NULL; at = at->after) {
-    if (at->stuck && at->base < base + bytes && base < at->base + at->bytes) return true;
+  for (struct extent *at = extent_above(segment, base); at != NULL && at->base < base + bytes; at = dz_extent_after(at)) {
+    if (at->stuck) return true;
   }
   return false;
 }
 
-/* ---- mapping */
+/* ---- creating and mapping */
 
-/* Creates a handle and maps it at base. */
-static drowse_status map_extent(struct segment *segment, uint64_t base, uint64_t bytes) {
-  drowse_heap *heap = segment->pool->tag->heap;
+static drowse_status create_extent(drowse_heap *heap, uint64_t bytes, struct extent **list) {
   const struct driver *driver = &heap->device.driver;
   struct extent *extent = take_extent(heap);
   if (extent == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of an extent");
-  *extent = (struct extent){.base = base, .bytes = bytes};
+  *extent = (struct extent){.bytes = bytes};
   CUresult code = driver->MemCreate(&extent->handle, bytes, &heap->properties, 0);
-  if (code != CUDA_SUCCESS) {
-    give_extent(heap, extent);
-    return dz_driver_error(driver, code, "creating %" PRIu64 " bytes of memory on %s", bytes, heap->device.name);
+  if (code == CUDA_SUCCESS) {
+    append(list, extent);
+    return DROWSE_OK;
   }
-  code = driver->MemMap(base, bytes, 0, extent->handle, 0);
-  if (code != CUDA_SUCCESS) {
-    release_extent(heap, extent);
-    return dz_driver_error(driver, code, "mapping %" PRIu64 " bytes of memory on %s", bytes, heap->device.name);
+  give_extent(heap, extent);
+  return dz_driver_error(driver, code, "creating %" PRIu64 " bytes of memory on %s", bytes, heap->device.name);
+}
+
+drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list) {
+  drowse_status status = DROWSE_OK;
+  struct extent *created = NULL;
+  for (uint64_t at = 0, piece; at < bytes && status == DROWSE_OK; at += piece) {
+    piece = bytes - at < extent_bytes_max ? bytes - at : extent_bytes_max;
+    status = create_extent(heap, piece, &created);
   }
+  if (status == DROWSE_OK)
+    append(list, created);
+  else
+    dz_extents_release(heap, created);
+  return status;
+}
+
+/* Maps an extent; after a failure it is the caller's still. */
+static drowse_status place_extent(struct segment *segment, uint64_t base, struct extent *extent) {
+  drowse_heap *heap = segment->pool->tag->heap;
+  CUresult code = heap->device.driver.MemMap(base, extent->bytes, 0, extent->handle, 0);
+  if (code != CUDA_SUCCESS)
+    return dz_driver_error(&heap->device.driver, code, "mapping %" PRIu64 " bytes of memory on %s", extent->bytes,
+                           heap->device.name);
   /* Where a stuck extent was, it was not mapped any more after all. */
-  release_extents(heap, unlink_extents(segment, base, base + bytes, true));
+  dz_extents_release(heap, unlink_extents(segment, base, base + extent->bytes, true));
+  extent->base = base;
+  extent->after = NULL;
   link_extent(segment, extent);
   return DROWSE_OK;
 }
 
-drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes) {
+drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct extent *list) {
   drowse_heap *heap = segment->pool->tag->heap;
+  const struct driver *driver = &heap->device.driver;
   drowse_status status = DROWSE_OK;
   uint64_t mapped = 0;
-  while (mapped < bytes && status == DROWSE_OK) {
-    uint64_t piece = bytes - mapped < extent_bytes_max ? bytes - mapped : extent_bytes_max;
-    status = map_extent(segment, base + mapped, piece);
-    if (status == DROWSE_OK) mapped += piece;
+  for (struct extent *next; list != NULL && status == DROWSE_OK; list = status == DROWSE_OK ? next : list) {
+    uint64_t bytes = list->bytes;
+    next = list->after;
+    status = place_extent(segment, base + mapped, list);
+    if (status == DROWSE_OK) mapped += bytes;
   }
-  if (status == DROWSE_OK) {
+  if (status == DROWSE_OK && mapped > 0) {
     CUmemAccessDesc access = {.location = heap->properties.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    CUresult code = heap->device.driver.MemSetAccess(base, bytes, &access, 1);
-    if (code != CUDA_SUCCESS) {
-      status = dz_driver_error(&heap->device.driver, code, "giving access to %" PRIu64 " bytes of memory on %s", bytes,
-                               heap->device.name);
-    }
+    CUresult code = driver->MemSetAccess(base, mapped, &access, 1);
+    if (code != CUDA_SUCCESS)
+      status = dz_driver_error(driver, code, "giving access to %" PRIu64 " bytes of memory on %s", mapped, heap->device.name);
   }
+  dz_extents_release(heap, list);
   if (status != DROWSE_OK && mapped > 0) (void)dz_segment_unmap(segment, base, mapped);
   return status;
+}
+
+drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes) {
+  struct extent *list = NULL;
+  drowse_status status = dz_extents_create(segment->pool->tag->heap, bytes, &list);
+  return status == DROWSE_OK ? dz_segment_place(segment, base, list) : status;
 }

@@ -6,22 +6,27 @@
 #ifndef DZ_SEGMENT_H
 #define DZ_SEGMENT_H
 
+#include <bsd/sys/tree.h>
+
 #include "heap/tag.h"
 
 struct extent {
   uint64_t base, bytes;
   CUmemGenericAllocationHandle handle;
-  struct extent *after;
-  bool stuck; /* the driver would not unmap it: its addresses are not used until it does, or turns out to have */
-  bool tried; /* to release it */
+  RB_ENTRY(extent) in_segment;
+  struct extent *after; /* in a list of those that are mapped nowhere */
+  bool stuck;           /* the driver would not unmap it: its addresses are not used until it does, or turns out to have */
+  bool tried;           /* to release it */
 };
+
+RB_HEAD(extents, extent);
 
 struct segment {
   struct pool *pool;
   struct segment *next; /* in the pool */
   uint64_t base, reserved;
-  bool tried; /* to free its addresses */
-  struct extent *extents;
+  bool tried;             /* to free its addresses */
+  struct extents extents; /* by address */
   struct block *first;
 };
 
@@ -42,11 +47,31 @@ void dz_segment_free(struct segment *segment);
  * Without the lock. */
 void dz_heap_free_addresses(drowse_heap *heap);
 
-/* Maps [base, base + bytes), a hole or part of one, with handles as large as may be. Without the lock. Nothing is left behind
- * after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. */
+/* The first extent at or above an address, and the one after it; NULL: none. Whether there is none at all. With the lock, or for
+ * an operation. */
+struct extent *dz_segment_extent(const struct segment *segment, uint64_t address);
+struct extent *dz_extent_after(struct extent *extent);
+static inline bool dz_segment_is_unmapped(const struct segment *segment) {
+  return RB_EMPTY(&segment->extents);
+}
+
+/* Creates handles of bytes in all, as large as may be, that are mapped nowhere, and appends them to a list. Nothing is left
+ * behind after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */
+drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list);
+
+/* Gives them back to the driver. Without the lock. */
+void dz_extents_release(drowse_heap *heap, struct extent *list);
+
+/* Maps a list of extents one behind the other, from base on, which is a hole or part of one, and makes them the segment's. After
+ * a failure nothing of them is left: DRIVER. Without the lock. */
+drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct extent *list);
+
+/* Creates and places. */
 drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes);
 
-/* Takes the extents that lie in [base, base + bytes) away from the device; returns how many bytes are stuck. Without the lock. */
+/* Unmaps the extents that lie in [base, base + bytes); the first appends them to a list, the second gives them back to the
+ * driver. Return how many bytes are stuck. Without the lock. */
+uint64_t dz_segment_lift(struct segment *segment, uint64_t base, uint64_t bytes, struct extent **list);
 uint64_t dz_segment_unmap(struct segment *segment, uint64_t base, uint64_t bytes);
 
 /* Tries again to unmap what is stuck there, and to release what the driver would not take back; the first returns how many bytes

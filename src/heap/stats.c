@@ -7,13 +7,14 @@
 #include "heap/stream.h"
 
 static drowse_stats tag_stats(const struct tag *tag) {
+  uint64_t live_bytes = dz_tag_live_bytes(tag);
   return (drowse_stats){
-      .live_bytes = tag->live_bytes,
-      .live_blocks = tag->live_blocks,
+      .live_bytes = live_bytes,
+      .live_blocks = dz_tag_live_blocks(tag),
       .mapped_bytes = tag->mapped_bytes,
       .reserved_bytes = tag->reserved_bytes,
       .backup_bytes = tag->backup_bytes,
-      .discarded_bytes = tag->discarded ? tag->live_bytes : 0,
+      .discarded_bytes = tag->discarded ? live_bytes : 0,
       .stuck_bytes = tag->stuck_bytes,
       .sleeps = tag->sleeps,
       .wakes = tag->wakes,
@@ -85,14 +86,15 @@ DROWSE_API drowse_status drowse_block_get(drowse_heap *heap, const void *ptr, dr
   if (status != DROWSE_OK) return status;
   drowse_block found = {0};
   dz_lock(&heap->lock);
-  const struct block *block = dz_index_find(&heap->index, (uint64_t)(uintptr_t)ptr);
+  const struct block *block = dz_block_lock(heap, (uint64_t)(uintptr_t)ptr, false);
   if (block != NULL) {
-    const struct tag *tag = block->segment->pool->tag;
+    struct pool *pool = dz_pool_of(block);
     found.base = (void *)(uintptr_t)block->range.base;
-    found.bytes = block->asked;
-    found.tag = tag->name->name;
-    found.stream = block->stream->handle;
-    found.state = tag->state;
+    found.bytes = dz_block_asked(block);
+    found.tag = pool->name->name;
+    found.stream = pool->stream->handle;
+    found.state = pool->tag->state;
+    dz_pool_unlock(pool);
   }
   dz_unlock(&heap->lock);
   if (block == NULL) return dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);

@@ -11,7 +11,7 @@
 #include "core/tls.h"
 
 /* CUDA's handles for the default streams, which StreamGetId tells apart by context only. */
-static const uint64_t legacy_handle = 1, per_thread_handle = 2;
+enum { LEGACY_HANDLE = 1, PER_THREAD_HANDLE = 2 };
 
 /* Identities of per-thread default streams have this bit, which the driver's numbers, counted from 0, never reach. */
 static const uint64_t per_thread_bit = UINT64_C(1) << 63;
@@ -31,22 +31,23 @@ static uint64_t thread_number(void) {
 static drowse_status identify_capturing(drowse_heap *heap, CUstream handle, uint64_t *identity) {
   dz_lock(&heap->lock);
   const struct stream *stream = heap->streams;
-  while (stream != NULL && (stream->retired || stream->handle != handle)) stream = stream->next;
+  while (stream != NULL && (dz_stream_is_retired(stream) || stream->handle != handle)) stream = stream->next;
   *identity = stream != NULL ? stream->identity : capturing_bit | (uint64_t)(uintptr_t)handle;
   dz_unlock(&heap->lock);
   return DROWSE_OK;
 }
 
-drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
+/* The default streams' identities need no driver; false: it is another stream. */
+static inline bool identify_default(CUstream handle, uint64_t *identity) {
   uint64_t value = (uint64_t)(uintptr_t)handle;
-  if (value == 0 || value == legacy_handle) {
-    *identity = 0;
-    return DROWSE_OK;
-  }
-  if (value == per_thread_handle) {
-    *identity = per_thread_bit | thread_number();
-    return DROWSE_OK;
-  }
+  if (value > PER_THREAD_HANDLE) return false;
+  *identity = value == PER_THREAD_HANDLE ? per_thread_bit | thread_number() : 0; /* NULL and LEGACY_HANDLE are one */
+  return true;
+}
+
+drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
+  if (identify_default(handle, identity)) return DROWSE_OK;
+  uint64_t value = (uint64_t)(uintptr_t)handle;
   unsigned long long id = 0;
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
   CUresult code = heap->device.driver.StreamIsCapturing(handle, &capture);
@@ -61,9 +62,24 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
   return DROWSE_OK;
 }
 
+/* The two calls need no context of the thread's (seen with driver 580), and no relaxed capture mode. */
+bool dz_stream_glance(const drowse_heap *heap, CUstream handle, struct stream_glance *glance) {
+  glance->handle = handle;
+  glance->by_handle = false;
+  if (identify_default(handle, &glance->identity)) return true;
+  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  if (heap->device.driver.StreamIsCapturing(handle, &capture) != CUDA_SUCCESS) return false;
+  glance->by_handle = capture != CU_STREAM_CAPTURE_STATUS_NONE;
+  if (glance->by_handle) return true;
+  unsigned long long id;
+  if (heap->device.driver.StreamGetId(handle, &id) != CUDA_SUCCESS) return false;
+  glance->identity = id + 1;
+  return true;
+}
+
 static struct stream *find_identity(drowse_heap *heap, uint64_t identity) {
   struct stream *stream = heap->streams;
-  while (stream != NULL && (stream->retired || stream->identity != identity)) stream = stream->next;
+  while (stream != NULL && (dz_stream_is_retired(stream) || stream->identity != identity)) stream = stream->next;
   return stream;
 }
 
@@ -82,7 +98,9 @@ struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identi
   if (stream != NULL) return stream;
   stream = dz_slab_take(&heap->stream_slab);
   if (stream == NULL) return NULL;
-  *stream = (struct stream){.handle = handle, .identity = identity, .next = heap->streams};
+  stream->handle = handle;
+  stream->next = heap->streams;
+  atomic_init(&stream->identity, identity);
   heap->streams = stream;
   return stream;
 }
@@ -92,7 +110,12 @@ struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identi
 /* The per-thread default stream is another one on every thread. The legacy stream waits for all of them, as for every blocking
  * stream. */
 CUstream dz_stream_waitable(CUstream handle) {
-  return (uint64_t)(uintptr_t)handle == per_thread_handle ? NULL : handle;
+  return (uint64_t)(uintptr_t)handle == PER_THREAD_HANDLE ? NULL : handle;
+}
+
+bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {
+  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  return heap->device.driver.StreamIsCapturing(stream, &capture) != CUDA_SUCCESS || capture != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
 /* BUSY if a stream is capturing. The legacy stream answers so too while any blocking stream of the context does. */
@@ -113,7 +136,7 @@ static drowse_status check_capture(const drowse_heap *heap, CUstream stream) {
 static struct stream *next_known(drowse_heap *heap, const struct stream *stream) {
   dz_lock(&heap->lock);
   struct stream *next = stream == NULL ? heap->streams : stream->next;
-  while (next != NULL && next->retired) next = next->next;
+  while (next != NULL && dz_stream_is_retired(next)) next = next->next;
   dz_unlock(&heap->lock);
   return next;
 }
@@ -198,6 +221,32 @@ void dz_drain_whatever(drowse_heap *heap) {
 
 /* ---- retiring */
 
+bool dz_stream_is_over(const drowse_heap *heap, const struct stream *stream) {
+  return stream->last == NULL || heap->device.driver.EventQuery(stream->last) == CUDA_SUCCESS;
+}
+
+/* An event behind all the stream's work; NULL: it captures, or there is none to be had. */
+static CUevent mark_end(const drowse_heap *heap, CUstream handle) {
+  const struct driver *driver = &heap->device.driver;
+  CUstream stream = dz_stream_waitable(handle);
+  CUevent event;
+  if (dz_stream_is_capturing(heap, stream) || driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return NULL;
+  if (driver->EventRecord(event, stream) == CUDA_SUCCESS) return event;
+  (void)driver->EventDestroy(event);
+  return NULL;
+}
+
+static struct stream *retire(drowse_heap *heap, CUstream handle, uint64_t identity, CUevent last) {
+  dz_lock(&heap->lock);
+  struct stream *stream = find(heap, handle, identity);
+  if (stream != NULL) {
+    stream->last = last;
+    atomic_store_explicit(&stream->retired, true, memory_order_release);
+  }
+  dz_unlock(&heap->lock);
+  return stream;
+}
+
 DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream handle) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK) return status;
@@ -207,11 +256,18 @@ DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream h
   if (status != DROWSE_OK) return status;
   status = dz_stream_identify(heap, handle, &identity);
   if (status == DROWSE_OK) {
-    dz_lock(&heap->lock);
-    struct stream *stream = find(heap, handle, identity);
-    if (stream != NULL) stream->retired = true;
-    dz_unlock(&heap->lock);
-    if (stream == NULL) status = dz_error(DROWSE_ERR_NOT_FOUND, "stream %p: this heap has not seen it", handle);
+    CUevent last = mark_end(heap, handle);
+    if (retire(heap, handle, identity, last) == NULL) {
+      if (last != NULL) (void)heap->device.driver.EventDestroy(last);
+      status = dz_error(DROWSE_ERR_NOT_FOUND, "stream %p: this heap has not seen it", handle);
+    }
   }
   return dz_guard_leave(&guard, status);
+}
+
+void dz_streams_end(drowse_heap *heap) {
+  for (struct stream *stream = heap->streams; stream != NULL; stream = stream->next) {
+    if (stream->last != NULL) (void)heap->device.driver.EventDestroy(stream->last);
+    stream->last = NULL;
+  }
 }

@@ -5,14 +5,42 @@
 #ifndef DZ_STREAM_H
 #define DZ_STREAM_H
 
+#include <stdatomic.h>
+
 #include "heap/heap.h"
 
 struct stream {
   CUstream handle;
-  uint64_t identity; /* a handle's value comes again after the stream is destroyed; this does not */
-  bool retired;
+  atomic_uint_fast64_t identity; /* a handle's value comes again after the stream is destroyed; this does not */
+  atomic_bool retired;
+  CUevent last; /* retired: recorded behind all its work; NULL: it could not be */
   struct stream *next;
 };
+
+static inline bool dz_stream_is_retired(const struct stream *stream) {
+  return atomic_load_explicit(&stream->retired, memory_order_acquire);
+}
+
+/* Who a stream is, as far as it can be told without a lock and without the guard: by identity, or, while it captures, by its
+ * handle, which is still that stream's because nobody has retired it. */
+struct stream_glance {
+  CUstream handle;
+  uint64_t identity;
+  bool by_handle;
+};
+bool dz_stream_glance(const drowse_heap *heap, CUstream handle, struct stream_glance *glance); /* false: only with the guard */
+
+static inline bool dz_stream_is(const struct stream *stream, const struct stream_glance *glance) {
+  return glance->by_handle ? stream->handle == glance->handle
+                           : atomic_load_explicit(&stream->identity, memory_order_relaxed) == glance->identity;
+}
+
+/* Whether a retired stream's work is over, as far as drowse knows: where it could not mark it, that was the owner's to wait for.
+ * The guard entered. */
+bool dz_stream_is_over(const drowse_heap *heap, const struct stream *stream);
+
+/* Whether it captures, or one beside it does, so that it cannot be asked about its work. The guard entered. */
+bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream);
 
 /* A stream's identity. Without the lock; the guard entered. */
 drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity);
@@ -30,5 +58,8 @@ drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_strea
 /* For a heap's end: waits for the work on the device, or, where that cannot be, on each known stream for which it can. Without
  * the lock; the guard entered. */
 void dz_drain_whatever(drowse_heap *heap);
+
+/* Destroys the streams' events. For a heap's end. */
+void dz_streams_end(drowse_heap *heap);
 
 #endif

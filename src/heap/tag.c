@@ -78,7 +78,7 @@ void dz_tag_assert(const struct tag *tag) {
   assert(tag->state != DROWSE_AWAKE || (tag->backup_bytes == 0 && !tag->discarded));
   assert(tag->state != DROWSE_ASLEEP || tag->holds == 0);
   assert(tag->state != DROWSE_ASLEEP || tag->mapped_bytes == tag->stuck_bytes);
-  assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes == (tag->discarded ? 0 : tag->live_bytes));
+  assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes == (tag->discarded ? 0 : dz_tag_live_bytes(tag)));
 #else
   (void)tag;
 #endif
@@ -86,6 +86,7 @@ void dz_tag_assert(const struct tag *tag) {
 
 static void begin(struct tag *tag, struct operation *op, drowse_state state) {
   dz_tag_assert(tag);
+  if (tag->state == DROWSE_AWAKE) dz_pools_open(tag, false);
   tag->before = tag->state;
   tag->state = state;
   tag->op = op;
@@ -109,10 +110,15 @@ void dz_tag_end(struct tag *tag, drowse_state state) {
   tag->state = state;
   tag->op = NULL;
   for (struct block *block = tag->freed, *next; block != NULL; block = next) {
+    struct pool *pool = dz_pool_of(block);
     next = block->freed_next;
+    dz_pool_lock(pool);
+    block->freed_next = NULL;
     dz_block_end(block);
+    dz_pool_unlock(pool);
   }
   tag->freed = NULL;
+  if (state == DROWSE_AWAKE) dz_pools_open(tag, true);
   dz_tag_assert(tag);
   (void)pthread_cond_broadcast(&tag->heap->changed);
 }

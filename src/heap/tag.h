@@ -51,7 +51,7 @@ struct tag {
   drowse_action action;
   struct block *freed; /* freed meanwhile */
 
-  uint64_t live_bytes, live_blocks, mapped_bytes, reserved_bytes, backup_bytes, stuck_bytes, sleeps, wakes;
+  uint64_t mapped_bytes, reserved_bytes, backup_bytes, stuck_bytes, sleeps, wakes;
 };
 
 /* All with the heap's lock held. */

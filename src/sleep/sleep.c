@@ -13,6 +13,7 @@
 
 #include "core/log.h"
 #include "core/options.h"
+#include "heap/pending.h"
 #include "heap/stream.h"
 #include "sleep/copy.h"
 
@@ -43,7 +44,7 @@ static drowse_status reserve_backup(struct drowse_op *op) {
 static drowse_status copy_all(struct drowse_op *op) {
   struct copier copier;
   for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
-    if (tag->action == DROWSE_OFFLOAD) dz_op_expect(op, tag->live_bytes);
+    if (tag->action == DROWSE_OFFLOAD) dz_op_expect(op, dz_tag_live_bytes(tag));
   }
   drowse_status status = dz_copier_begin(&copier, op);
   for (const struct tag *tag = op->tags; status == DROWSE_OK && tag != NULL; tag = tag->op_next) {
@@ -61,9 +62,10 @@ static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
   uint64_t stuck_before = tag->stuck_bytes, stuck_bytes = dz_tag_unmap(tag);
   if (tag->action == DROWSE_DISCARD) dz_tag_drop_backup(tag);
   dz_lock(&heap->lock);
+  dz_pending_forget(tag);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_sleep(pool);
   tag->discarded = tag->action == DROWSE_DISCARD;
-  tag->backup_bytes = tag->discarded ? 0 : tag->live_bytes;
+  tag->backup_bytes = tag->discarded ? 0 : dz_tag_live_bytes(tag);
   if (tag->before == DROWSE_AWAKE) tag->sleeps++;
   dz_tag_end(tag, DROWSE_ASLEEP);
   dz_unlock(&heap->lock);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "core/options.h"
+#include "heap/reclaim.h"
 #include "sleep/copy.h"
 
 /* What is written to discarded memory with DROWSE_WAKE_POISON: odd, negative, and no valid address when repeated. */
@@ -66,27 +67,18 @@ static uint64_t needed_bytes(const struct tag *tag) {
   return bytes;
 }
 
-/* The block nodes that a tag needs to be awake. */
-static size_t nodes_of(const struct tag *tag) {
-  size_t nodes = 0;
-  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) nodes += dz_pool_wake_nodes(pool);
-  return nodes;
-}
-
-static void unreserve_nodes(struct tag *tag) {
+/* The block nodes that each pool needs to be awake, so that past the commit point none is wanting. */
+static drowse_status supply_nodes(struct tag *tag) {
   drowse_heap *heap = tag->heap;
+  drowse_status status = DROWSE_OK;
   dz_lock(&heap->lock);
-  dz_slab_unreserve(&heap->block_slab, nodes_of(tag));
+  for (struct pool *pool = tag->pools; pool != NULL && status == DROWSE_OK; pool = pool->next) {
+    dz_pool_lock(pool);
+    status = dz_pool_supply(pool, dz_pool_wake_nodes(pool));
+    dz_pool_unlock(pool);
+  }
   dz_unlock(&heap->lock);
-}
-
-static drowse_status reserve_nodes(struct tag *tag) {
-  drowse_heap *heap = tag->heap;
-  dz_lock(&heap->lock);
-  bool reserved = dz_slab_reserve(&heap->block_slab, nodes_of(tag));
-  dz_unlock(&heap->lock);
-  return reserved ? DROWSE_OK
-                  : dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
+  return status;
 }
 
 /* Says of a tag for which the device has not enough memory how much is missing. */
@@ -104,7 +96,7 @@ static drowse_status tell_out_of_memory(const struct tag *tag) {
 
 /* Maps a tag whole, or not at all. */
 static drowse_status map_tag(struct tag *tag) {
-  drowse_status status = reserve_nodes(tag);
+  drowse_status status = supply_nodes(tag);
   if (status != DROWSE_OK) return status;
   for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     for (struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next)
@@ -112,13 +104,7 @@ static drowse_status map_tag(struct tag *tag) {
   }
   if (status == DROWSE_OK) return DROWSE_OK;
   (void)dz_tag_unmap(tag);
-  unreserve_nodes(tag);
   return status == DROWSE_ERR_NO_DEVICE_MEMORY ? tell_out_of_memory(tag) : status;
-}
-
-static void unmap_tag(struct tag *tag) {
-  (void)dz_tag_unmap(tag);
-  unreserve_nodes(tag);
 }
 
 /* Maps a whole group, or nothing of it. */
@@ -127,7 +113,8 @@ static drowse_status map_group(struct group group) {
   struct tag *tag = group.first;
   for (; tag != group.end && (status = map_tag(tag)) == DROWSE_OK; tag = tag->op_next) {
   }
-  for (struct tag *mapped = group.first; status != DROWSE_OK && mapped != tag; mapped = mapped->op_next) unmap_tag(mapped);
+  for (struct tag *mapped = group.first; status != DROWSE_OK && mapped != tag; mapped = mapped->op_next)
+    (void)dz_tag_unmap(mapped);
   return status;
 }
 
@@ -224,7 +211,7 @@ static drowse_status wake_group(struct drowse_op *op, struct group group) {
     if (status == DROWSE_OK)
       be_awake(tag);
     else
-      unmap_tag(tag);
+      (void)dz_tag_unmap(tag);
   }
   return status;
 }
@@ -251,7 +238,7 @@ static drowse_status wake_all(struct drowse_op *op) {
 /* How much of a tag will be copied or filled. */
 static uint64_t copied_bytes(const struct drowse_op *op, const struct tag *tag) {
   if (!tag->discarded) return tag->backup_bytes;
-  return (op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0 ? tag->live_bytes : 0;
+  return (op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0 ? dz_tag_live_bytes(tag) : 0;
 }
 
 static drowse_status run(struct drowse_op *op) {

@@ -190,8 +190,8 @@ END_TEST
 START_TEST(a_shortage_leaves_alone_what_was_freed_after_the_wait) {
   void *none;
   (void)alloc_tag("b", 46 * MIB);
-  ck_ok(drowse_free(heap, alloc_tag("c", 4 * MIB))); /* which is not enough */
   freed_meanwhile = alloc_on("a", 8 * MIB, stream);
+  ck_ok(drowse_free(heap, alloc_tag("c", 4 * MIB))); /* which is not enough */
   heap->device.driver.CtxSynchronize = synchronize_and_free;
   ck_status(drowse_alloc(heap, 12 * MIB, NULL, &none), DROWSE_ERR_NO_DEVICE_MEMORY);
   pass_gate();
@@ -205,8 +205,8 @@ START_TEST(a_wake_leaves_alone_what_was_freed_after_the_wait) {
   write_pattern(ptr, 40 * MIB, 1);
   ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
   (void)alloc_tag("c", 18 * MIB);
-  ck_ok(drowse_free(heap, alloc_tag("d", 4 * MIB))); /* which is not enough */
   freed_meanwhile = alloc_on("a", 8 * MIB, stream);
+  ck_ok(drowse_free(heap, alloc_tag("d", 4 * MIB))); /* which is not enough */
   heap->device.driver.CtxSynchronize = synchronize_and_free;
   ck_status(wake_tag("b"), DROWSE_ERR_NO_DEVICE_MEMORY);
   pass_gate();

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Pools: finding them, what they have at hand, and when their stream is done with what was freed.
+ */
+#include "heap/pool.h"
+
+#include <assert.h>
+
+#include "heap/block.h"
+#include "heap/stream.h"
+
+/* ---- finding. Pools live as long as the heap and are only ever added to the table, so reading it needs no lock. */
+
+static _Atomic(struct pool *) *bucket_of(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream) {
+  uint64_t key = ((uint64_t)name->number << 1 | expandable) ^ (uint64_t)(uintptr_t)stream >> 3;
+  return &heap->pools[key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_POOL_BITS)];
+}
+
+static bool is_of(const struct pool *pool, const drowse_tag *name, bool expandable) {
+  return pool->name == name && pool->expandable == expandable && !dz_stream_is_retired(pool->stream);
+}
+
+struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream) {
+  struct stream_glance glance;
+  if (!dz_stream_glance(heap, stream, &glance)) return NULL;
+  struct pool *pool = atomic_load_explicit(bucket_of(heap, name, expandable, stream), memory_order_acquire);
+  while (pool != NULL && !(is_of(pool, name, expandable) && dz_stream_is(pool->stream, &glance))) pool = pool->hash_next;
+  return pool;
+}
+
+static struct pool *make(struct tag *tag, bool expandable, struct stream *stream, CUstream handle) {
+  drowse_heap *heap = tag->heap;
+  struct pool *pool = dz_slab_take(&heap->pool_slab);
+  if (pool == NULL) {
+    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
+    return NULL;
+  }
+  _Atomic(struct pool *) *bucket = bucket_of(heap, tag->name, expandable, handle);
+  pool->tag = tag;
+  pool->name = tag->name;
+  pool->stream = stream;
+  pool->expandable = expandable;
+  pool->open = tag->state == DROWSE_AWAKE;
+  pool->next = tag->pools;
+  pool->hash_next = atomic_load_explicit(bucket, memory_order_relaxed);
+  tag->pools = pool;
+  atomic_store_explicit(bucket, pool, memory_order_release);
+  return pool;
+}
+
+struct pool *dz_pool_get(struct tag *tag, bool expandable, CUstream handle, uint64_t stream_identity) {
+  struct stream *stream = dz_stream_get(tag->heap, handle, stream_identity);
+  if (stream == NULL) {
+    dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
+    return NULL;
+  }
+  struct pool *pool = tag->pools;
+  while (pool != NULL && (pool->stream != stream || pool->expandable != expandable)) pool = pool->next;
+  return pool != NULL ? pool : make(tag, expandable, stream, handle);
+}
+
+/* ---- nodes at hand */
+
+enum { SUPPLY = 64, SUPPLY_MOST = 4 * SUPPLY };
+
+struct block *dz_pool_take_node(struct pool *pool) {
+  struct block *block = pool->spare;
+  assert(block != NULL);
+  pool->spare = block->freed_next;
+  pool->spare_count--;
+  /* Not the segment: whoever has found the node in the index before it became spare may still read it. */
+  *block = (struct block){.segment = block->segment};
+  return block;
+}
+
+void dz_pool_give_node(struct pool *pool, struct block *block) {
+  block->freed_next = pool->spare;
+  pool->spare = block;
+  pool->spare_count++;
+}
+
+drowse_status dz_pool_supply(struct pool *pool, size_t nodes) {
+  drowse_heap *heap = pool->tag->heap;
+  size_t most = nodes + SUPPLY_MOST, wanted = pool->spare_count < nodes ? nodes + SUPPLY : nodes;
+  while (pool->spare_count > most) {
+    struct block *block = pool->spare;
+    pool->spare = block->freed_next;
+    pool->spare_count--;
+    dz_slab_give(&heap->block_slab, block);
+  }
+  while (pool->spare_count < wanted) {
+    struct block *block = dz_slab_take(&heap->block_slab);
+    if (block == NULL) break;
+    dz_pool_give_node(pool, block);
+  }
+  if (pool->spare_count >= nodes && dz_index_supply(&heap->index, &pool->chunks)) return DROWSE_OK;
+  return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
+}
+
+/* ---- what the stream is done with */
+
+static uint64_t frees_of(struct pool *pool) {
+  dz_pool_lock(pool);
+  uint64_t frees = pool->frees;
+  dz_pool_unlock(pool);
+  return frees;
+}
+
+/* Begins a look: false if there is nothing to learn, or somebody else is at it. */
+static bool begin_look(struct pool *pool, uint64_t *frees) {
+  dz_lock(&pool->tag->heap->lock);
+  *frees = frees_of(pool);
+  bool look = !pool->looked_at && pool->done < *frees;
+  if (look) pool->looked_at = true;
+  dz_unlock(&pool->tag->heap->lock);
+  return look;
+}
+
+static void end_look(struct pool *pool, uint64_t done) {
+  dz_lock(&pool->tag->heap->lock);
+  if (done > pool->done) pool->done = done;
+  pool->looked_at = false;
+  dz_unlock(&pool->tag->heap->lock);
+}
+
+/* Where the stream still has something to do, an event behind all of it tells later when it is over. */
+static void set_fence(struct pool *pool, CUstream stream, uint64_t frees) {
+  const struct driver *driver = &pool->tag->heap->device.driver;
+  if (pool->fence == NULL && driver->EventCreate(&pool->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) {
+    pool->fence = NULL;
+    return;
+  }
+  if (driver->EventRecord(pool->fence, stream) == CUDA_SUCCESS) pool->fence_at = frees;
+}
+
+static bool fence_is_over(struct pool *pool) {
+  return pool->fence_at > pool->done && pool->tag->heap->device.driver.EventQuery(pool->fence) == CUDA_SUCCESS;
+}
+
+/* A stream that captures cannot be asked; its event can. */
+static uint64_t ask_stream(struct pool *pool, uint64_t frees) {
+  drowse_heap *heap = pool->tag->heap;
+  CUstream stream = dz_stream_waitable(pool->stream->handle);
+  bool ask = !dz_stream_is_capturing(heap, stream);
+  if (ask && heap->device.driver.StreamQuery(stream) == CUDA_SUCCESS) return frees;
+  if (fence_is_over(pool)) return pool->fence_at;
+  if (ask && pool->fence_at <= pool->done) set_fence(pool, stream, frees);
+  return 0;
+}
+
+void dz_pool_look(struct pool *pool) {
+  uint64_t frees, done;
+  if (!begin_look(pool, &frees)) return;
+  if (!dz_stream_is_retired(pool->stream))
+    done = ask_stream(pool, frees);
+  else
+    done = dz_stream_is_over(pool->tag->heap, pool->stream) ? frees : 0;
+  end_look(pool, done);
+}
+
+static void each_pool(drowse_heap *heap, void (*each)(struct pool *pool)) {
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) each(pool);
+  }
+}
+
+static void note_frees(struct pool *pool) {
+  pool->frees_before_drain = frees_of(pool);
+}
+
+static void note_done(struct pool *pool) {
+  if (pool->frees_before_drain > pool->done) pool->done = pool->frees_before_drain;
+}
+
+/* One after another: what had been freed is noted in the pools. */
+drowse_status dz_pools_drain(drowse_heap *heap) {
+  dz_lock(&heap->lock);
+  while (heap->draining) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
+  heap->draining = true;
+  each_pool(heap, note_frees);
+  dz_unlock(&heap->lock);
+  drowse_status status = dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER);
+  dz_lock(&heap->lock);
+  if (status == DROWSE_OK) each_pool(heap, note_done);
+  heap->draining = false;
+  (void)pthread_cond_broadcast(&heap->changed);
+  dz_unlock(&heap->lock);
+  return status;
+}
+
+static void destroy_fence(struct pool *pool) {
+  if (pool->fence != NULL) (void)pool->tag->heap->device.driver.EventDestroy(pool->fence);
+  pool->fence = NULL;
+}
+
+void dz_pools_end(drowse_heap *heap) {
+  each_pool(heap, destroy_fence);
+}
+
+/* ---- a tag's pools */
+
+void dz_pools_open(const struct tag *tag, bool open) {
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    dz_pool_lock(pool);
+    pool->open = open;
+    dz_pool_unlock(pool);
+  }
+}
+
+uint64_t dz_tag_live_bytes(const struct tag *tag) {
+  uint64_t bytes = 0;
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    dz_pool_lock(pool);
+    bytes += pool->live_bytes;
+    dz_pool_unlock(pool);
+  }
+  return bytes;
+}
+
+uint64_t dz_tag_live_blocks(const struct tag *tag) {
+  uint64_t blocks = 0;
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    dz_pool_lock(pool);
+    blocks += pool->live_blocks;
+    dz_pool_unlock(pool);
+  }
+  return blocks;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Pools: the memory of one tag that one stream uses and that is of one kind. Work on a stream is ordered, so what is freed there
+ * can be handed out again there at once.
+ *
+ * A pool has a lock of its own, so that threads meet only where they share a tag and a stream. It protects the pool's blocks,
+ * bins and counts. Whoever needs the heap's lock too takes that first. While the pool's tag is in motion it is closed: then its
+ * operation alone touches its blocks, without the lock.
+ */
+#ifndef DZ_POOL_H
+#define DZ_POOL_H
+
+#include "core/range.h"
+#include "heap/tag.h"
+
+struct pool {
+  struct light_lock lock;
+  bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
+
+  /* never change */
+  bool expandable;
+  const drowse_tag *name; /* its tag's */
+  struct tag *tag;
+  struct stream *stream;
+  struct pool *next;      /* in the tag */
+  struct pool *hash_next; /* in the heap's table */
+
+  /* under its lock */
+  struct bins free;  /* its free blocks, while the tag is awake */
+  struct bins holes; /* its holes, likewise */
+  uint64_t live_bytes, live_blocks;
+  uint64_t pending;    /* blocks that wait for other streams */
+  uint64_t frees;      /* how many blocks have been freed: the pool's clock */
+  struct block *spare; /* nodes for blocks, by freed_next */
+  size_t spare_count;
+  struct chunks chunks;
+
+  /* under the heap's lock */
+  struct segment *segments;
+  uint64_t done;     /* the work on what was freed up to then is over */
+  CUevent fence;     /* recorded on the stream when fence_at blocks had been freed; NULL: never */
+  uint64_t fence_at; /* <= done: it waits for nothing */
+  bool looked_at;    /* somebody asks the driver about the stream */
+  uint64_t frees_before_drain;
+};
+
+/* The nodes that a call needs at most: a block is cut out of the middle of another. */
+enum { DZ_POOL_NODES = 2 };
+
+static inline void dz_pool_lock(struct pool *pool) {
+  dz_light_lock(&pool->lock, DZ_RANK_POOL);
+}
+
+static inline void dz_pool_unlock(struct pool *pool) {
+  dz_light_unlock(&pool->lock, DZ_RANK_POOL);
+}
+
+/* The pool of a tag for what is on a stream, without the heap's lock; NULL: none, or the heap's lock is needed to say. */
+struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream);
+
+/* The same, made if need be, with the heap's lock; NULL: no memory, failure stored. */
+struct pool *dz_pool_get(struct tag *tag, bool expandable, CUstream stream, uint64_t stream_identity);
+
+/* Sees to it that the pool has that many nodes for blocks, and a chunk for the index; gives back what it has too many of. With
+ * both locks. NO_HOST_MEMORY. */
+drowse_status dz_pool_supply(struct pool *pool, size_t nodes);
+
+/* A zeroed node of the supply, and back. With the pool's lock. */
+struct block *dz_pool_take_node(struct pool *pool);
+void dz_pool_give_node(struct pool *pool, struct block *block);
+
+/* Learns, where it can, up to when the work on what was freed is over. Without locks; the guard entered. */
+void dz_pool_look(struct pool *pool);
+
+/* Waits for the work on the device, as dz_drain() does: then what was freed before is done with. Without locks; the guard
+ * entered. */
+drowse_status dz_pools_drain(drowse_heap *heap);
+
+/* Lets threads at a tag's pools, or keeps them out. With the heap's lock. */
+void dz_pools_open(const struct tag *tag, bool open);
+
+/* Destroys the pools' events. For a heap's end. */
+void dz_pools_end(drowse_heap *heap);
+
+/* What is live in a tag. With the heap's lock. */
+uint64_t dz_tag_live_bytes(const struct tag *tag);
+uint64_t dz_tag_live_blocks(const struct tag *tag);
+
+#endif

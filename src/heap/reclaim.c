@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Claiming free memory in whole extents, and giving it back.
+ */
+#include "heap/reclaim.h"
+
+#include <inttypes.h>
+
+#include "heap/pending.h"
+
+/* ---- looking */
+
+/* A free block of a pool that may have a whole extent, and the one after it; NULL: no more. */
+static struct block *first_large(const struct pool *pool) {
+  return (struct block *)dz_bins_first(&pool->free, pool->tag->heap->granularity);
+}
+
+static struct block *next_large(const struct pool *pool, const struct block *block) {
+  return (struct block *)dz_bins_after(&pool->free, &block->range);
+}
+
+/* The heap's pools one by one, of awake tags only; NULL: no more. Neither tags nor pools are ever unlinked. With the lock. */
+static struct pool *next_pool(const drowse_heap *heap, const struct pool *pool) {
+  struct pool *next = pool == NULL ? NULL : pool->next;
+  for (const struct tag *tag = pool == NULL ? heap->tags : pool->tag->next; next == NULL && tag != NULL; tag = tag->next) {
+    if (tag->state == DROWSE_AWAKE) next = tag->pools;
+  }
+  return next;
+}
+
+static bool has_large(struct pool *pool) {
+  dz_pool_lock(pool);
+  bool has = first_large(pool) != NULL;
+  dz_pool_unlock(pool);
+  return has;
+}
+
+void dz_heap_look(drowse_heap *heap) {
+  struct pool *pool = NULL;
+  do {
+    dz_lock(&heap->lock);
+    do pool = next_pool(heap, pool);
+    while (pool != NULL && !has_large(pool));
+    dz_unlock(&heap->lock);
+    if (pool != NULL) dz_pool_look(pool);
+  } while (pool != NULL);
+}
+
+/* ---- choosing */
+
+/* Whole extents inside a free block. */
+struct pick {
+  struct block *block;
+  uint64_t base, bytes;
+};
+
+/* One that is enough is better than one that is not; of two such the smaller; else the larger. */
+static bool is_better(const struct pick *pick, const struct pick *best, uint64_t wanted_bytes) {
+  bool enough = pick->bytes >= wanted_bytes, best_enough = best->bytes >= wanted_bytes;
+  if (enough != best_enough) return enough;
+  return enough ? pick->bytes < best->bytes : pick->bytes > best->bytes;
+}
+
+/* What a block has to offer: each of its extents by itself, and as many in a row as are enough. */
+static void look_into(struct block *block, uint64_t wanted_bytes, struct pick *best) {
+  uint64_t end = dz_range_end(&block->range);
+  struct extent *first = dz_segment_extent(block->segment, block->range.base);
+  struct pick row = {block, first == NULL ? 0 : first->base, 0};
+  for (struct extent *at = first; at != NULL && at->base + at->bytes <= end; at = dz_extent_after(at)) {
+    struct pick one = {block, at->base, at->bytes};
+    if (is_better(&one, best, wanted_bytes)) *best = one;
+    if (row.bytes < wanted_bytes) row.bytes += at->bytes;
+  }
+  if (is_better(&row, best, wanted_bytes)) *best = row;
+}
+
+static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes) {
+  struct pick best = {NULL, 0, 0};
+  for (struct pool *pool = next_pool(heap, NULL); pool != NULL && best.bytes != wanted_bytes; pool = next_pool(heap, pool)) {
+    dz_pool_lock(pool);
+    for (struct block *block = first_large(pool); block != NULL; block = next_large(pool, block)) {
+      if (block->freed_at <= pool->done) look_into(block, wanted_bytes, &best);
+    }
+    dz_pool_unlock(pool);
+  }
+  return best;
+}
+
+/* ---- claiming */
+
+/* Whether the block is still what it was when it was picked: its pool was let go meanwhile. */
+static bool still_there(const struct pool *pool, const struct pick *pick) {
+  const struct block *block = pick->block;
+  return block->state == DZ_FREE && dz_pool_of(block) == pool && block->freed_at <= pool->done &&
+         block->range.base <= pick->base && pick->base + pick->bytes <= dz_range_end(&block->range);
+}
+
+/* Cuts what was picked out of its block. */
+static struct block *cut_out(struct pool *pool, const struct pick *pick) {
+  struct block *block = pick->block;
+  dz_block_drop(block);
+  if (pick->base > block->range.base) {
+    struct block *low = block;
+    block = dz_block_cut(low, pick->base);
+    dz_bins_put(&pool->free, &low->range);
+  }
+  if (pick->bytes < block->range.bytes) dz_bins_put(&pool->free, &dz_block_cut(block, pick->base + pick->bytes)->range);
+  return block;
+}
+
+static bool claim(struct claims *claims, const struct pick *pick) {
+  struct pool *pool = dz_pool_of(pick->block);
+  dz_pool_lock(pool);
+  bool claimed = still_there(pool, pick) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
+  if (claimed) {
+    struct block *block = cut_out(pool, pick);
+    block->state = DZ_CLAIMED;
+    block->freed_next = claims->blocks;
+    claims->blocks = block;
+    claims->bytes += block->range.bytes;
+    dz_tag_pin(pool->tag);
+  }
+  dz_pool_unlock(pool);
+  return claimed;
+}
+
+/* Where the pick has gone meanwhile somebody has taken a block there, so a second look finds another or less. */
+struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes) {
+  struct claims claims = {NULL, 0};
+  dz_lock_assert_held(&heap->lock);
+  for (int missed = 0; claims.bytes < wanted_bytes && missed < 16;) {
+    struct pick pick = find_best(heap, wanted_bytes - claims.bytes);
+    if (pick.block == NULL) break;
+    missed += !claim(&claims, &pick);
+  }
+  return claims;
+}
+
+/* Claimed blocks become free, holes, or stuck. */
+static void end_claim(struct block *block, enum block_state state) {
+  struct segment *segment = block->segment;
+  struct pool *pool = segment->pool;
+  dz_pool_lock(pool);
+  block->freed_next = NULL;
+  block->state = state;
+  (void)dz_block_settle(block);
+  if (state == DZ_HOLE) dz_segment_free_if_empty(segment);
+  dz_pool_unlock(pool);
+  dz_tag_unpin(pool->tag);
+}
+
+void dz_claims_drop(struct claims *claims) {
+  for (struct block *block = claims->blocks, *next; block != NULL; block = next) {
+    next = block->freed_next;
+    end_claim(block, DZ_FREE);
+  }
+  *claims = (struct claims){NULL, 0};
+}
+
+uint64_t dz_claims_lift(const struct claims *claims, struct extent **list) {
+  uint64_t stuck_bytes = 0;
+  for (struct block *block = claims->blocks; block != NULL; block = block->freed_next) {
+    stuck_bytes += dz_segment_lift(block->segment, block->range.base, block->range.bytes, list);
+  }
+  return stuck_bytes;
+}
+
+void dz_claims_end(struct claims *claims) {
+  for (struct block *block = claims->blocks, *next; block != NULL; block = next) {
+    next = block->freed_next;
+    bool stuck = dz_segment_touches_stuck(block->segment, block->range.base, block->range.bytes);
+    end_claim(block, stuck ? DZ_STUCK : DZ_HOLE);
+  }
+  *claims = (struct claims){NULL, 0};
+}
+
+/* ---- what is stuck */
+
+/* Claims all stuck blocks of awake tags, and pins the tags. With the heap's lock. */
+static struct claims claim_stuck(drowse_heap *heap) {
+  struct claims claims = {NULL, 0};
+  for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
+    if (pool->tag->stuck_bytes == 0) continue;
+    dz_pool_lock(pool);
+    for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
+      for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
+        if (block->state != DZ_STUCK) continue;
+        block->state = DZ_CLAIMED;
+        block->freed_next = claims.blocks;
+        claims.blocks = block;
+        dz_tag_pin(pool->tag);
+      }
+    }
+    dz_pool_unlock(pool);
+  }
+  return claims;
+}
+
+static uint64_t retry_stuck(drowse_heap *heap) {
+  uint64_t stuck_bytes = 0;
+  dz_lock(&heap->lock);
+  struct claims claims = claim_stuck(heap);
+  dz_unlock(&heap->lock);
+  for (const struct block *block = claims.blocks; block != NULL; block = block->freed_next) {
+    stuck_bytes += dz_segment_retry_stuck(block->segment, block->range.base, block->range.bytes);
+  }
+  dz_lock(&heap->lock);
+  dz_claims_end(&claims);
+  dz_unlock(&heap->lock);
+  return stuck_bytes;
+}
+
+/* ---- giving back */
+
+/* What is mapped for awake tags and not live. */
+static uint64_t unused_bytes(const drowse_heap *heap) {
+  uint64_t bytes = 0;
+  for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    uint64_t live_bytes = dz_tag_live_bytes(tag);
+    if (tag->state == DROWSE_AWAKE && tag->mapped_bytes > live_bytes) bytes += tag->mapped_bytes - live_bytes;
+  }
+  return bytes;
+}
+
+/* Whether there is more than keep_bytes of unused memory, some of which may be whole extents or become it. */
+static bool is_worth_a_wait(drowse_heap *heap, uint64_t keep_bytes) {
+  dz_lock(&heap->lock);
+  bool worth = heap->pending != NULL;
+  for (struct pool *pool = next_pool(heap, NULL); pool != NULL && !worth; pool = next_pool(heap, pool)) worth = has_large(pool);
+  worth = worth && unused_bytes(heap) > keep_bytes;
+  dz_unlock(&heap->lock);
+  return worth;
+}
+
+/* One round of giving back; false: there is nothing more to give. */
+static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes, uint64_t *stuck_bytes) {
+  struct extent *list = NULL;
+  dz_lock(&heap->lock);
+  uint64_t unused = unused_bytes(heap);
+  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes) : (struct claims){NULL, 0};
+  dz_unlock(&heap->lock);
+  if (claims.blocks == NULL) return false;
+  uint64_t bytes = claims.bytes, stuck = dz_claims_lift(&claims, &list);
+  dz_extents_release(heap, list);
+  dz_lock(&heap->lock);
+  dz_claims_end(&claims);
+  dz_unlock(&heap->lock);
+  *given_bytes += bytes - stuck;
+  *stuck_bytes += stuck;
+  return true;
+}
+
+drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
+  drowse_status status = is_worth_a_wait(heap, keep_bytes) ? dz_pools_drain(heap) : DROWSE_OK;
+  if (status != DROWSE_OK) return status;
+  dz_pending_poll(heap, true);
+  dz_heap_look(heap);
+  dz_heap_retry_unreleased(heap);
+  uint64_t stuck_bytes = retry_stuck(heap);
+  while (give_some(heap, keep_bytes, given_bytes, &stuck_bytes)) {
+  }
+  dz_lock(&heap->lock);
+  stuck_bytes += heap->unreleased_bytes;
+  dz_unlock(&heap->lock);
+  dz_heap_free_addresses(heap);
+  return stuck_bytes == 0 ? DROWSE_OK
+                          : dz_error(DROWSE_ERR_DRIVER, "the driver of %s would not take %" PRIu64 " unused bytes back",
+                                     heap->device.name, stuck_bytes);
+}
+
+uint64_t dz_heap_largest_free(drowse_heap *heap) {
+  uint64_t largest = 0;
+  for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
+    dz_pool_lock(pool);
+    uint64_t bytes = dz_bins_largest(&pool->free);
+    dz_pool_unlock(pool);
+    if (bytes > largest) largest = bytes;
+  }
+  return largest;
+}
+
+DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  struct guard guard;
+  uint64_t given = 0;
+  status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  status = dz_heap_give_back(heap, keep_bytes, &given);
+  return dz_guard_leave(&guard, status);
+}
