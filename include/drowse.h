@@ -301,24 +301,34 @@ DROWSE_API drowse_status drowse_devices(int (*each)(void *context, const drowse_
 /* The memory that drowse owns on one device. */
 typedef struct drowse_heap drowse_heap;
 
+/* Kinds of memory that a heap may be made of. */
+enum {
+  DROWSE_HEAP_EXPORTABLE = 1, /* drowse_export_get() gives descriptors of it, for other processes */
+  DROWSE_HEAP_RDMA = 2        /* network cards can reach it (GPUDirect RDMA) */
+};
+
 /* Give it by {.struct_size = sizeof(drowse_heap_options)}; a member left zero means its default. Since 0.1. */
 typedef struct drowse_heap_options {
   size_t struct_size;
   const char *device; /* "cuda:N", "cuda:GPU-<uuid>", "cuda:MIG-<uuid>", "host", "host:4GiB" (its capacity), "auto" (cuda:0 where
                          it opens, else host). NULL: $DROWSE_DEVICE, else "cuda:0" */
   const char *settings;  /* "expandable_segments:True" or ":False". NULL: $DROWSE_SETTINGS, else expandable_segments:True */
-  uint32_t flags;        /* 0 */
+  uint32_t flags;        /* DROWSE_HEAP_... */
   void *cuda_context;    /* a CUcontext, which must outlive the heap; NULL: the device's primary context */
   uint64_t backup_limit; /* host bytes for backups; 0: what the machine and its cgroup can give */
   drowse_status (*pressure)(void *context, uint64_t missing_bytes); /* device memory is short: free some and return DROWSE_OK to
                             have it tried again. Runs on the thread that wants the memory, with no lock held */
   void *pressure_context;
+  const char *const *peers; /* devices that may read and write the heap's memory too, from their first use of it and after every
+                               wake: names as for device. At most 63 */
+  size_t peer_count;
 } drowse_heap_options;
 
 /* Opens a heap; NULL options: the defaults. Heaps on one device share its memory and nothing else. drowse_heap_close() ends it.
  * After a failure *heap is NULL. DROWSE_ERR_INVALID: a bad argument or device name; DROWSE_ERR_NO_DEVICE: no such device, no
  * driver, or one too old (all that it lacks is named); DROWSE_ERR_SETTINGS; DROWSE_ERR_UNSUPPORTED: an option of a later version,
- * or the device has no virtual memory management; DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER; DROWSE_ERR_SYSTEM. Since 0.1. */
+ * the device has no virtual memory management or not what flags want, or a peer cannot access it; DROWSE_ERR_NO_HOST_MEMORY;
+ * DROWSE_ERR_DRIVER; DROWSE_ERR_SYSTEM. Since 0.1. */
 DROWSE_API drowse_status drowse_heap_open(drowse_heap **heap, const drowse_heap_options *options) DROWSE_CHECKED;
 
 /* Ends a heap and everything in it: waits for operations that run, for the work on the device that drowse knows of, frees live
@@ -377,6 +387,22 @@ DROWSE_API drowse_status drowse_free_on(drowse_heap *heap, void *ptr, drowse_str
  * end; what the graph uses when it is launched is its owner's to keep alive. Any thread may call this. NULL: DROWSE_OK.
  * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Since 0.1. */
 DROWSE_API drowse_status drowse_record_stream(drowse_heap *heap, void *ptr, drowse_stream stream);
+
+/* What another process needs in order to use a block. A block may lie in several extents: what is behind these bytes is got by
+ * asking for the address behind them. Since 0.1. */
+typedef struct drowse_export {
+  size_t struct_size;
+  int fd;                /* for cuMemImportFromShareableHandle; the caller's to close */
+  uint64_t extent_bytes; /* of what it imports: to be reserved and mapped as a whole */
+  uint64_t offset;       /* of the address in there */
+  uint64_t bytes;        /* of the block from the address on that are in there */
+} drowse_export;
+
+/* Fills *exported for the memory at an address in a block, up to exported->struct_size bytes. The tag must be awake. It may sleep
+ * afterwards, but then the importer has the last of the old memory, and whoever wants the new one after waking exports anew. The
+ * heap must have been opened with DROWSE_HEAP_EXPORTABLE, else DROWSE_ERR_UNSUPPORTED. DROWSE_ERR_NOT_FOUND, DROWSE_ERR_ASLEEP,
+ * DROWSE_ERR_BUSY, DROWSE_ERR_POISONED, DROWSE_ERR_DRIVER. Since 0.1. */
+DROWSE_API drowse_status drowse_export_get(drowse_heap *heap, const void *ptr, drowse_export *exported);
 
 /* To be called before a stream that was given to this heap is destroyed: drowse forgets it. Its live blocks stay valid; once
  * freed their memory is reused after drowse_trim(), or when device memory is short. DROWSE_ERR_NOT_FOUND: the heap has not seen

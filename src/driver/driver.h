@@ -22,64 +22,68 @@
 
 /* X(name without "cu", driver version that brought this form of it (as cuGetProcAddress counts), NEEDED or OPTIONAL, parameters)
  */
-#define DZ_DRIVER_ENTRIES(X)                                                                                         \
-  X(Init, 2000, NEEDED, (unsigned int flags))                                                                        \
-  X(DriverGetVersion, 2020, NEEDED, (int *version))                                                                  \
-  X(GetErrorName, 6000, NEEDED, (CUresult error, const char **name))                                                 \
-  X(GetErrorString, 6000, NEEDED, (CUresult error, const char **text))                                               \
-  X(DeviceGet, 2000, NEEDED, (CUdevice * device, int ordinal))                                                       \
-  X(DeviceGetCount, 2000, NEEDED, (int *count))                                                                      \
-  X(DeviceGetName, 2000, NEEDED, (char *name, int length, CUdevice device))                                          \
-  X(DeviceGetUuid, 11040, NEEDED, (CUuuid * uuid, CUdevice device))                                                  \
-  X(DeviceGetAttribute, 2000, NEEDED, (int *value, CUdevice_attribute attribute, CUdevice device))                   \
-  X(DeviceTotalMem, 3020, NEEDED, (size_t * bytes, CUdevice device))                                                 \
-  X(DevicePrimaryCtxRetain, 7000, NEEDED, (CUcontext * context, CUdevice device))                                    \
-  X(DevicePrimaryCtxRelease, 11000, NEEDED, (CUdevice device))                                                       \
-  X(CtxGetCurrent, 4000, NEEDED, (CUcontext * context))                                                              \
-  X(CtxSetCurrent, 4000, NEEDED, (CUcontext context))                                                                \
-  X(CtxGetDevice, 2000, NEEDED, (CUdevice * device))                                                                 \
-  X(CtxSynchronize, 2000, NEEDED, (void))                                                                            \
-  X(CtxRecordEvent, 12050, OPTIONAL, (CUcontext context, CUevent event))                                             \
-  X(MemGetInfo, 3020, NEEDED, (size_t * free_bytes, size_t * total_bytes))                                           \
-  X(MemGetAllocationGranularity, 10020, NEEDED,                                                                      \
-    (size_t * granularity, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags option))                \
-  X(MemAddressReserve, 10020, NEEDED,                                                                                \
-    (CUdeviceptr * ptr, size_t size, size_t alignment, CUdeviceptr address, unsigned long long flags))               \
-  X(MemAddressFree, 10020, NEEDED, (CUdeviceptr ptr, size_t size))                                                   \
-  X(MemCreate, 10020, NEEDED,                                                                                        \
-    (CUmemGenericAllocationHandle * handle, size_t size, const CUmemAllocationProp *prop, unsigned long long flags)) \
-  X(MemRelease, 10020, NEEDED, (CUmemGenericAllocationHandle handle))                                                \
-  X(MemMap, 10020, NEEDED,                                                                                           \
-    (CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags))    \
-  X(MemUnmap, 10020, NEEDED, (CUdeviceptr ptr, size_t size))                                                         \
-  X(MemSetAccess, 10020, NEEDED, (CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count))          \
-  X(MemHostRegister, 6050, NEEDED, (void *host, size_t bytes, unsigned int flags))                                   \
-  X(MemHostUnregister, 4000, NEEDED, (void *host))                                                                   \
-  X(MemcpyHtoD, 3020, NEEDED, (CUdeviceptr to, const void *from, size_t bytes))                                      \
-  X(MemcpyDtoH, 3020, NEEDED, (void *to, CUdeviceptr from, size_t bytes))                                            \
-  X(MemcpyHtoDAsync, 3020, NEEDED, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                \
-  X(MemcpyDtoHAsync, 3020, NEEDED, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                      \
-  X(MemcpyDtoDAsync, 3020, NEEDED, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))                \
-  X(MemsetD8Async, 3020, NEEDED, (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))               \
-  X(StreamCreate, 2000, NEEDED, (CUstream * stream, unsigned int flags))                                             \
-  X(StreamDestroy, 4000, NEEDED, (CUstream stream))                                                                  \
-  X(StreamSynchronize, 2000, NEEDED, (CUstream stream))                                                              \
-  X(StreamQuery, 2000, NEEDED, (CUstream stream))                                                                    \
-  X(StreamWaitEvent, 3020, NEEDED, (CUstream stream, CUevent event, unsigned int flags))                             \
-  X(StreamGetId, 12000, OPTIONAL, (CUstream stream, unsigned long long *id))                                         \
-  X(StreamIsCapturing, 10000, NEEDED, (CUstream stream, CUstreamCaptureStatus * status))                             \
-  X(StreamBeginCapture, 10010, NEEDED, (CUstream stream, CUstreamCaptureMode mode))                                  \
-  X(StreamEndCapture, 10000, NEEDED, (CUstream stream, CUgraph * graph))                                             \
-  X(ThreadExchangeStreamCaptureMode, 10010, NEEDED, (CUstreamCaptureMode * mode))                                    \
-  X(GraphInstantiateWithFlags, 11040, NEEDED, (CUgraphExec * exec, CUgraph graph, unsigned long long flags))         \
-  X(GraphLaunch, 10000, NEEDED, (CUgraphExec exec, CUstream stream))                                                 \
-  X(GraphExecDestroy, 10000, NEEDED, (CUgraphExec exec))                                                             \
-  X(GraphDestroy, 10000, NEEDED, (CUgraph graph))                                                                    \
-  X(LaunchHostFunc, 10000, NEEDED, (CUstream stream, CUhostFn function, void *data))                                 \
-  X(EventCreate, 2000, NEEDED, (CUevent * event, unsigned int flags))                                                \
-  X(EventDestroy, 4000, NEEDED, (CUevent event))                                                                     \
-  X(EventRecord, 2000, NEEDED, (CUevent event, CUstream stream))                                                     \
-  X(EventQuery, 2000, NEEDED, (CUevent event))                                                                       \
+#define DZ_DRIVER_ENTRIES(X)                                                                                          \
+  X(Init, 2000, NEEDED, (unsigned int flags))                                                                         \
+  X(DriverGetVersion, 2020, NEEDED, (int *version))                                                                   \
+  X(GetErrorName, 6000, NEEDED, (CUresult error, const char **name))                                                  \
+  X(GetErrorString, 6000, NEEDED, (CUresult error, const char **text))                                                \
+  X(DeviceGet, 2000, NEEDED, (CUdevice * device, int ordinal))                                                        \
+  X(DeviceGetCount, 2000, NEEDED, (int *count))                                                                       \
+  X(DeviceGetName, 2000, NEEDED, (char *name, int length, CUdevice device))                                           \
+  X(DeviceGetUuid, 11040, NEEDED, (CUuuid * uuid, CUdevice device))                                                   \
+  X(DeviceGetAttribute, 2000, NEEDED, (int *value, CUdevice_attribute attribute, CUdevice device))                    \
+  X(DeviceTotalMem, 3020, NEEDED, (size_t * bytes, CUdevice device))                                                  \
+  X(DeviceCanAccessPeer, 4000, NEEDED, (int *can, CUdevice device, CUdevice peer))                                    \
+  X(DevicePrimaryCtxRetain, 7000, NEEDED, (CUcontext * context, CUdevice device))                                     \
+  X(DevicePrimaryCtxRelease, 11000, NEEDED, (CUdevice device))                                                        \
+  X(CtxGetCurrent, 4000, NEEDED, (CUcontext * context))                                                               \
+  X(CtxSetCurrent, 4000, NEEDED, (CUcontext context))                                                                 \
+  X(CtxGetDevice, 2000, NEEDED, (CUdevice * device))                                                                  \
+  X(CtxSynchronize, 2000, NEEDED, (void))                                                                             \
+  X(CtxRecordEvent, 12050, OPTIONAL, (CUcontext context, CUevent event))                                              \
+  X(MemGetInfo, 3020, NEEDED, (size_t * free_bytes, size_t * total_bytes))                                            \
+  X(MemGetAllocationGranularity, 10020, NEEDED,                                                                       \
+    (size_t * granularity, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags option))                 \
+  X(MemAddressReserve, 10020, NEEDED,                                                                                 \
+    (CUdeviceptr * ptr, size_t size, size_t alignment, CUdeviceptr address, unsigned long long flags))                \
+  X(MemAddressFree, 10020, NEEDED, (CUdeviceptr ptr, size_t size))                                                    \
+  X(MemCreate, 10020, NEEDED,                                                                                         \
+    (CUmemGenericAllocationHandle * handle, size_t size, const CUmemAllocationProp *prop, unsigned long long flags))  \
+  X(MemRelease, 10020, NEEDED, (CUmemGenericAllocationHandle handle))                                                 \
+  X(MemMap, 10020, NEEDED,                                                                                            \
+    (CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags))     \
+  X(MemUnmap, 10020, NEEDED, (CUdeviceptr ptr, size_t size))                                                          \
+  X(MemSetAccess, 10020, NEEDED, (CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count))           \
+  X(MemGetAccess, 10020, NEEDED, (unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr))         \
+  X(MemExportToShareableHandle, 10020, NEEDED,                                                                        \
+    (void *shareable, CUmemGenericAllocationHandle handle, CUmemAllocationHandleType type, unsigned long long flags)) \
+  X(MemHostRegister, 6050, NEEDED, (void *host, size_t bytes, unsigned int flags))                                    \
+  X(MemHostUnregister, 4000, NEEDED, (void *host))                                                                    \
+  X(MemcpyHtoD, 3020, NEEDED, (CUdeviceptr to, const void *from, size_t bytes))                                       \
+  X(MemcpyDtoH, 3020, NEEDED, (void *to, CUdeviceptr from, size_t bytes))                                             \
+  X(MemcpyHtoDAsync, 3020, NEEDED, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                 \
+  X(MemcpyDtoHAsync, 3020, NEEDED, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                       \
+  X(MemcpyDtoDAsync, 3020, NEEDED, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))                 \
+  X(MemsetD8Async, 3020, NEEDED, (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))                \
+  X(StreamCreate, 2000, NEEDED, (CUstream * stream, unsigned int flags))                                              \
+  X(StreamDestroy, 4000, NEEDED, (CUstream stream))                                                                   \
+  X(StreamSynchronize, 2000, NEEDED, (CUstream stream))                                                               \
+  X(StreamQuery, 2000, NEEDED, (CUstream stream))                                                                     \
+  X(StreamWaitEvent, 3020, NEEDED, (CUstream stream, CUevent event, unsigned int flags))                              \
+  X(StreamGetId, 12000, OPTIONAL, (CUstream stream, unsigned long long *id))                                          \
+  X(StreamIsCapturing, 10000, NEEDED, (CUstream stream, CUstreamCaptureStatus * status))                              \
+  X(StreamBeginCapture, 10010, NEEDED, (CUstream stream, CUstreamCaptureMode mode))                                   \
+  X(StreamEndCapture, 10000, NEEDED, (CUstream stream, CUgraph * graph))                                              \
+  X(ThreadExchangeStreamCaptureMode, 10010, NEEDED, (CUstreamCaptureMode * mode))                                     \
+  X(GraphInstantiateWithFlags, 11040, NEEDED, (CUgraphExec * exec, CUgraph graph, unsigned long long flags))          \
+  X(GraphLaunch, 10000, NEEDED, (CUgraphExec exec, CUstream stream))                                                  \
+  X(GraphExecDestroy, 10000, NEEDED, (CUgraphExec exec))                                                              \
+  X(GraphDestroy, 10000, NEEDED, (CUgraph graph))                                                                     \
+  X(LaunchHostFunc, 10000, NEEDED, (CUstream stream, CUhostFn function, void *data))                                  \
+  X(EventCreate, 2000, NEEDED, (CUevent * event, unsigned int flags))                                                 \
+  X(EventDestroy, 4000, NEEDED, (CUevent event))                                                                      \
+  X(EventRecord, 2000, NEEDED, (CUevent event, CUstream stream))                                                      \
+  X(EventQuery, 2000, NEEDED, (CUevent event))                                                                        \
   X(EventSynchronize, 2000, NEEDED, (CUevent event))
 
 struct driver {

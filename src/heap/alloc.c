@@ -13,6 +13,7 @@
 
 #include "core/options.h"
 #include "heap/pending.h"
+#include "heap/poison.h"
 #include "heap/reclaim.h"
 #include "heap/stream.h"
 #include "scope/frame.h"
@@ -59,6 +60,7 @@ struct growth {
   struct block *hole;
   struct claims claims; /* free memory that moves there */
   bool lifted;          /* it has been unmapped where it was */
+  bool poisoned;        /* what is there now */
   uint64_t missing;     /* what has to be there for the request */
   uint64_t created;     /* how much of it comes from the device, and what is created beyond */
 };
@@ -135,6 +137,7 @@ static void end_growth(struct growth *growth, uint64_t placed_bytes) {
   }
   bool stuck = placed_bytes == 0 && dz_segment_touches_stuck(segment, block->range.base, block->range.bytes);
   block->state = placed_bytes > 0 ? DZ_FREE : stuck ? DZ_STUCK : DZ_HOLE;
+  block->poisoned = growth->poisoned;
   (void)dz_block_settle(block);
   if (placed_bytes == 0) dz_segment_free_if_empty(segment);
   dz_pool_unlock(pool);
@@ -156,8 +159,11 @@ static drowse_status fill_hole(struct growth *growth, uint64_t *placed_bytes) {
   (void)dz_claims_lift(&growth->claims, &list); /* what is stuck is missing, and the next look finds it so */
   uint64_t bytes = sum(list);
   status = dz_segment_place(segment, growth->hole->range.base, list);
-  if (status == DROWSE_OK) *placed_bytes = bytes;
-  return status;
+  if (status != DROWSE_OK) return status;
+  *placed_bytes = bytes;
+  growth->poisoned =
+      dz_poison_is_on(segment->pool->tag->heap) && dz_poison_fresh(segment->pool->tag->heap, growth->hole->range.base, bytes);
+  return DROWSE_OK;
 }
 
 /* Gets the pool more memory. With the heap's lock, which is let go meanwhile; the tag is pinned. */
@@ -343,7 +349,8 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
   if (status == DROWSE_OK) status = read_request(heap, bytes, stream, &options, &request);
   if (status != DROWSE_OK || bytes == 0) return status;
   status = allocate(heap, &request, ptr);
-  if (status != DROWSE_OK && *ptr != NULL) { /* the caller's context could not be put back */
+  if (status == DROWSE_OK && dz_poison_is_on(heap)) status = dz_poison_check(heap, *ptr);
+  if (status != DROWSE_OK && *ptr != NULL) { /* it is corrupt, or the caller's context could not be put back */
     struct error error;
     dz_error_save(&error);
     (void)drowse_free(heap, *ptr);
@@ -355,7 +362,7 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
 
 /* What servers do millions of times: nothing but what the frame says, and a free block is at hand. NULL: it takes more. */
 static void *allocate_at_hand(drowse_heap *heap, size_t bytes, CUstream stream) {
-  if (heap == NULL || bytes - 1 >= DZ_ADDRESS_END || dz_heap_is_inherited(heap)) return NULL;
+  if (heap == NULL || bytes - 1 >= DZ_ADDRESS_END || dz_heap_is_inherited(heap) || dz_poison_is_on(heap)) return NULL;
   struct frame frame = dz_frame_current();
   const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
   struct pool *pool = name == NULL ? NULL : dz_pool_glance(heap, name, is_expandable(heap, frame.expandable), stream);
@@ -424,6 +431,8 @@ static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
 DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK || ptr == NULL) return status;
+  if (dz_poison_is_on(heap)) status = dz_poison_fill(heap, ptr);
+  if (status != DROWSE_OK) return status;
   return free_at_hand(heap, (uint64_t)(uintptr_t)ptr) ? DROWSE_OK : free_whatever(heap, ptr);
 }
 

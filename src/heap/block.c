@@ -11,11 +11,19 @@
 
 /* ---- finding */
 
-static struct block *find(const drowse_heap *heap, uint64_t address, bool start) {
+static inline struct block *find(const drowse_heap *heap, uint64_t address, bool start) {
   return start ? dz_index_find_start(&heap->index, address) : dz_index_find(&heap->index, address);
 }
 
-/* Until the lock is taken the block may end, and its node become another block's. */
+/* Whether the block found is the one: until the lock was taken it may have ended, and its node become another block's. What was
+ * freed while its tag is in motion is live still, but in the index no more. */
+static inline bool is_it(const drowse_heap *heap, const struct pool *pool, const struct block *block, uint64_t address,
+                         bool start) {
+  if (dz_pool_of(block) != pool || block->state != DZ_LIVE || address - block->range.base >= block->range.bytes) return false;
+  if (start && block->range.base != address) return false;
+  return pool->open || find(heap, address, start) == block;
+}
+
 struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
   struct block *block;
   while ((block = find(heap, address, start)) != NULL) {
@@ -23,7 +31,7 @@ struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
     struct pool *pool = __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
     if (pool == NULL) continue;
     dz_pool_lock(pool);
-    if (find(heap, address, start) == block && dz_pool_of(block) == pool) return block;
+    if (is_it(heap, pool, block, address, start)) return block;
     dz_pool_unlock(pool);
   }
   return NULL;
@@ -44,6 +52,7 @@ drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr) {
 static void join_after(struct block *kept) {
   struct block *gone = dz_block_after(kept);
   if (gone->freed_at > kept->freed_at) kept->freed_at = gone->freed_at;
+  kept->poisoned &= gone->poisoned;
   dz_range_join(&kept->range, &gone->range);
   dz_pool_give_node(dz_pool_of(kept), gone);
 }
@@ -53,6 +62,7 @@ struct block *dz_block_cut(struct block *block, uint64_t address) {
   rest->segment = block->segment;
   rest->state = block->state;
   rest->freed_at = block->freed_at;
+  rest->poisoned = block->poisoned;
   dz_range_split(&block->range, address, &rest->range);
   return rest;
 }
@@ -89,7 +99,7 @@ struct block *dz_block_settle(struct block *block) {
 
 static void make_live(struct pool *pool, struct block *block, uint64_t asked) {
   block->state = DZ_LIVE;
-  block->slack = (unsigned)(block->range.bytes - asked);
+  block->slack = (uint16_t)(block->range.bytes - asked);
   pool->live_bytes += block->range.bytes;
   pool->live_blocks++;
   dz_index_add(&pool->tag->heap->index, block, &pool->chunks);
@@ -183,6 +193,7 @@ static void hollow(struct segment *segment) {
     block->range.bin_next = NULL;
     if (block->state == DZ_LIVE) continue;
     block->state = DZ_HOLE;
+    block->poisoned = false;
     dz_uses_drop(block); /* whatever used it is over */
   }
   for (struct block *block = segment->first; block != NULL;) {

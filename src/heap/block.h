@@ -21,7 +21,8 @@ struct block {
   struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  unsigned slack; /* live: by how much the size was rounded up */
+  uint16_t slack; /* live: by how much the size was rounded up */
+  bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
   /* live */
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
   struct use *uses;         /* other streams that use it */

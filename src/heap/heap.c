@@ -11,6 +11,8 @@
 #include "core/log.h"
 #include "core/options.h"
 #include "heap/pending.h"
+#include "heap/poison.h"
+#include "heap/share.h"
 #include "heap/stream.h"
 #include "heap/tag.h"
 
@@ -111,8 +113,6 @@ static const char *choose(const char *option, const char *variable, const char *
 static drowse_status read_options(drowse_heap *heap, drowse_heap_options *options, const drowse_heap_options *given) {
   drowse_status status = dz_options_read(options, sizeof *options, given, "drowse_heap_options");
   if (status != DROWSE_OK) return status;
-  if (options->flags != 0)
-    return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_heap_options: flags is 0x%x: this version has none", options->flags);
   const char *settings = choose(options->settings, "DROWSE_SETTINGS", "", &heap->settings_source);
   status = dz_settings_parse(&heap->settings, settings, heap->settings_source);
   if (status != DROWSE_OK) return status;
@@ -135,7 +135,7 @@ static drowse_status retain_context(drowse_heap *heap, void *context) {
 }
 
 /* What needs the context to be current. */
-static drowse_status ask_device(drowse_heap *heap) {
+static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *options) {
   const struct driver *driver = &heap->device.driver;
   CUdevice device;
   CUresult code = driver->CtxGetDevice(&device);
@@ -147,6 +147,8 @@ static drowse_status ask_device(drowse_heap *heap) {
   heap->properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   heap->properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   heap->properties.location.id = device;
+  drowse_status status = dz_share_read(heap, options);
+  if (status != DROWSE_OK) return status;
   size_t granularity, free_bytes, total_bytes;
   code = driver->MemGetAllocationGranularity(&granularity, &heap->properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
   if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking %s for its granularity", heap->device.name);
@@ -204,7 +206,7 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   if (status != DROWSE_OK) goto free_heap;
   status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) goto release_context;
-  status = dz_guard_leave(&guard, ask_device(heap));
+  status = dz_guard_leave(&guard, ask_device(heap, &options));
   if (status != DROWSE_OK) goto destroy_stream;
 
   code = dz_lock_init(&heap->lock, DZ_RANK_HEAP);
@@ -224,6 +226,7 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   }
   heap->generation = dz_fork_generation();
   heap->default_name = drowse_tag_get("default");
+  heap->poison = dz_poison_wanted();
   enlist(heap);
   dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
   *result = heap;

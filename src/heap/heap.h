@@ -23,7 +23,7 @@
 #include "scope/name.h"
 #include "scope/settings.h"
 
-enum { DZ_TAG_PAGE = 256, DZ_POOL_BITS = 8 };
+enum { DZ_TAG_PAGE = 256, DZ_POOL_BITS = 8, DZ_PEERS_MAX = 63 };
 
 /* What an operation on tags (sleep/op.h) begins with: what the heap needs in order to end it. */
 struct operation {
@@ -41,11 +41,14 @@ struct drowse_heap {
   const char *device_source, *settings_source;
   struct settings settings;
   CUcontext context;
-  bool context_retained;          /* the primary one, which we give back */
-  CUmemAllocationProp properties; /* of the memory that it creates */
+  bool context_retained;                    /* the primary one, which we give back */
+  CUmemAllocationProp properties;           /* of the memory that it creates */
+  CUmemAccessDesc access[1 + DZ_PEERS_MAX]; /* who may use it: the device itself, and its peers */
+  size_t access_count;
   uint64_t granularity, total_bytes;
   drowse_status (*pressure)(void *context, uint64_t missing_bytes);
   void *pressure_context;
+  bool poison;                    /* debug builds: freed memory is filled, and looked at before it is used again */
   CUstream copy_stream;           /* for copy_in and copy_out */
   const drowse_tag *default_name; /* NULL: not known before it is needed */
 

@@ -143,6 +143,7 @@ static void end_claim(struct block *block, enum block_state state) {
   dz_pool_lock(pool);
   block->freed_next = NULL;
   block->state = state;
+  if (state != DZ_FREE) block->poisoned = false;
   (void)dz_block_settle(block);
   if (state == DZ_HOLE) dz_segment_free_if_empty(segment);
   dz_pool_unlock(pool);

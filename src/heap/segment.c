@@ -161,8 +161,7 @@ struct extent *dz_segment_extent(const struct segment *segment, uint64_t address
   return found;
 }
 
-/* The first extent that reaches above an address. */
-static struct extent *extent_above(const struct segment *segment, uint64_t address) {
+struct extent *dz_segment_extent_at(const struct segment *segment, uint64_t address) {
   struct extent *at = dz_segment_extent(segment, address);
   struct extent *before = at == NULL ? RB_MAX(extents, (struct extents *)&segment->extents) : RB_PREV(extents, NULL, at);
   return before != NULL && before->base + before->bytes > address ? before : at;
@@ -173,7 +172,8 @@ static struct extent *unlink_extents(struct segment *segment, uint64_t base, uin
   struct tag *tag = segment->pool->tag;
   struct extent *list = NULL, **list_end = &list;
   dz_lock(&tag->heap->lock);
-  for (struct extent *extent = extent_above(segment, base), *after; extent != NULL && extent->base < end; extent = after) {
+  for (struct extent *extent = dz_segment_extent_at(segment, base), *after; extent != NULL && extent->base < end;
+       extent = after) {
     after = dz_extent_after(extent);
     if (only_stuck && !extent->stuck) continue;
     (void)RB_REMOVE(extents, &segment->extents, extent);
@@ -281,7 +281,7 @@ uint64_t dz_segment_retry_stuck(struct segment *segment, uint64_t base, uint64_t
 }
 
 bool dz_segment_touches_stuck(const struct segment *segment, uint64_t base, uint64_t bytes) {
-  for (struct extent *at = extent_above(segment, base); at != NULL && at->base < base + bytes; at = dz_extent_after(at)) {
+  for (struct extent *at = dz_segment_extent_at(segment, base); at != NULL && at->base < base + bytes; at = dz_extent_after(at)) {
     if (at->stuck) return true;
   }
   return false;
@@ -344,8 +344,7 @@ drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct ex
     if (status == DROWSE_OK) mapped += bytes;
   }
   if (status == DROWSE_OK && mapped > 0) {
-    CUmemAccessDesc access = {.location = heap->properties.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    CUresult code = driver->MemSetAccess(base, mapped, &access, 1);
+    CUresult code = driver->MemSetAccess(base, mapped, heap->access, heap->access_count);
     if (code != CUDA_SUCCESS)
       status = dz_driver_error(driver, code, "giving access to %" PRIu64 " bytes of memory on %s", mapped, heap->device.name);
   }

@@ -47,9 +47,10 @@ void dz_segment_free(struct segment *segment);
  * Without the lock. */
 void dz_heap_free_addresses(drowse_heap *heap);
 
-/* The first extent at or above an address, and the one after it; NULL: none. Whether there is none at all. With the lock, or for
- * an operation. */
+/* The first extent that begins at or above an address, the first that reaches above it, and the one after an extent; NULL: none.
+ * Whether there is none at all. With the lock, or for an operation. */
 struct extent *dz_segment_extent(const struct segment *segment, uint64_t address);
+struct extent *dz_segment_extent_at(const struct segment *segment, uint64_t address);
 struct extent *dz_extent_after(struct extent *extent);
 static inline bool dz_segment_is_unmapped(const struct segment *segment) {
   return RB_EMPTY(&segment->extents);

@@ -554,7 +554,23 @@ START_TEST(one_capacity_is_one_device) {
   CUdeviceptr ptr;
   ck_cu_ok(MemAddressReserve(&ptr, GRANULE, 0, 0, 0));
   ck_cu_ok(MemMap(ptr, GRANULE, 0, handle, 0));
-  ck_invalid(MemSetAccess(ptr, GRANULE, &read_write, 1)); /* there are no peers */
+  unsigned long long flags;
+  CUmemLocation here = read_write.location;
+  CUmemAccessDesc both[] = {read_write, {.location = there.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE}};
+  ck_cu_ok(MemGetAccess(&flags, &here, ptr));
+  ck_assert_uint_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_NONE);
+  ck_cu_ok(MemSetAccess(ptr, GRANULE, both, 2));
+  ck_cu_ok(MemGetAccess(&flags, &here, ptr)); /* a peer's */
+  ck_assert_uint_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+  ck_cu_ok(MemGetAccess(&flags, &there.location, ptr + GRANULE - 1));
+  ck_assert_uint_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+  both[0].flags = CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  ck_cu_ok(MemSetAccess(ptr, GRANULE, both, 1));
+  ck_cu_ok(MemGetAccess(&flags, &here, ptr));
+  ck_assert_uint_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_NONE);
+  ck_invalid(MemGetAccess(&flags, &here, ptr + GRANULE));
+  both[0].location.id = 1000;
+  ck_invalid(MemSetAccess(ptr, GRANULE, both, 1)); /* no such device */
   ck_cu_ok(MemUnmap(ptr, GRANULE));
   ck_cu_ok(MemAddressFree(ptr, GRANULE));
   ck_cu_ok(MemRelease(handle));

@@ -149,6 +149,17 @@ CUresult dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CU
   return dz_host_end(CUDA_ERROR_INVALID_VALUE);
 }
 
+/* All are in this process. */
+CUresult dz_host_DeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
+  struct gpu *gpu;
+  CUresult result = begin_device(device, &gpu);
+  if (result != CUDA_SUCCESS) return result;
+  if (can == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
+  if (dz_gpu_find(peer) == NULL) return dz_host_end(CUDA_ERROR_INVALID_DEVICE);
+  *can = peer != device;
+  return dz_host_end(CUDA_SUCCESS);
+}
+
 CUresult dz_host_DeviceTotalMem(size_t *bytes, CUdevice device) {
   struct gpu *gpu;
   CUresult result = begin_device(device, &gpu);

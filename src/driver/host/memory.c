@@ -29,7 +29,8 @@ struct physical {
 
 struct mapping {
   uint64_t base, bytes;
-  int access; /* PROT_* */
+  int access;     /* PROT_*, of the device that the memory is on */
+  uint64_t peers; /* bit n: the device n may read and write it */
   struct physical *physical;
 };
 
@@ -380,7 +381,7 @@ static CUresult add_mapping(struct reservation *reservation, uint64_t address, s
   size_t at = mappings_below(reservation, address);
   struct mapping *mapping = &reservation->mappings[at];
   memmove(mapping + 1, mapping, (reservation->count - at) * sizeof *mapping);
-  *mapping = (struct mapping){address, physical->bytes, PROT_NONE, physical};
+  *mapping = (struct mapping){.base = address, .bytes = physical->bytes, .access = PROT_NONE, .physical = physical};
   reservation->count++;
   physical->mapped++;
   return CUDA_SUCCESS;
@@ -446,36 +447,87 @@ static bool protection_of(CUmemAccess_flags flags, int *protection) {
   return true;
 }
 
-/* Only the device that the memory is on may be named: there are no peers. */
-static bool all_on(const struct mapping *mappings, size_t count, CUdevice device) {
+static bool is_on(const struct mapping *mappings, size_t count, CUdevice device) {
   for (size_t i = 0; i < count; i++) {
     if (mappings[i].physical->gpu->ordinal != device) return false;
   }
   return count != 0;
 }
 
-CUresult dz_host_MemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t descriptions) {
+/* Peers' access is noted and can be asked for; they are all in this process, so it stops nobody. */
+static CUresult set_peer(struct mapping *mappings, size_t count, CUdevice peer, int protection) {
+  if (count == 0 || peer < 0 || peer >= 64 || dz_gpu_find(peer) == NULL) return CUDA_ERROR_INVALID_VALUE;
+  for (size_t i = 0; i < count; i++) {
+    if (protection == PROT_NONE)
+      mappings[i].peers &= ~(UINT64_C(1) << peer);
+    else
+      mappings[i].peers |= UINT64_C(1) << peer;
+  }
+  return CUDA_SUCCESS;
+}
+
+static CUresult set_access(struct mapping *mappings, size_t count, CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc) {
   int protection;
+  if (desc->location.type != CU_MEM_LOCATION_TYPE_DEVICE || !protection_of(desc->flags, &protection))
+    return CUDA_ERROR_INVALID_VALUE;
+  if (!is_on(mappings, count, desc->location.id)) return set_peer(mappings, count, desc->location.id, protection);
+  if (mprotect(pointer(ptr), size, protection) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
+  for (size_t i = 0; i < count; i++) mappings[i].access = protection;
+  return CUDA_SUCCESS;
+}
+
+CUresult dz_host_MemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t descriptions) {
   CUresult result = dz_host_begin();
   if (result != CUDA_SUCCESS) return result;
-  if (!well_formed(ptr, size) || desc == NULL || descriptions != 1 || desc->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
-      !protection_of(desc->flags, &protection)) {
-    return dz_host_end(CUDA_ERROR_INVALID_VALUE);
-  }
+  if (!well_formed(ptr, size) || desc == NULL || descriptions == 0) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   lock_maps();
   size_t count = 0;
   struct mapping *mappings = NULL;
   struct reservation *reservation = reservation_of(ptr, size);
   if (reservation != NULL) mappings = mappings_of(reservation, ptr, size, &count);
-  if (!all_on(mappings, count, desc->location.id)) {
-    result = CUDA_ERROR_INVALID_VALUE;
-  } else if (mprotect(pointer(ptr), size, protection) != 0) {
-    result = CUDA_ERROR_OUT_OF_MEMORY;
-  } else {
-    for (size_t i = 0; i < count; i++) mappings[i].access = protection;
-  }
+  for (size_t i = 0; i < descriptions && result == CUDA_SUCCESS; i++) result = set_access(mappings, count, ptr, size, &desc[i]);
   unlock_maps();
   return dz_host_end(result);
+}
+
+static unsigned long long access_of(const struct mapping *mapping, CUdevice device) {
+  int access = mapping->access;
+  if (mapping->physical->gpu->ordinal != device) {
+    return device < 64 && (mapping->peers >> device & 1) != 0 ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+                                                              : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  }
+  return access == PROT_NONE   ? CU_MEM_ACCESS_FLAGS_PROT_NONE
+         : access == PROT_READ ? CU_MEM_ACCESS_FLAGS_PROT_READ
+                               : CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+}
+
+CUresult dz_host_MemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr) {
+  CUresult result = dz_host_begin();
+  if (result != CUDA_SUCCESS) return result;
+  if (flags == NULL || location == NULL || location->type != CU_MEM_LOCATION_TYPE_DEVICE || dz_gpu_find(location->id) == NULL) {
+    return dz_host_end(CUDA_ERROR_INVALID_VALUE);
+  }
+  lock_maps();
+  const struct reservation *reservation = reservation_at(ptr);
+  size_t below = reservation == NULL ? 0 : mappings_below(reservation, ptr);
+  const struct mapping *mapping = below == 0 ? NULL : &reservation->mappings[below - 1];
+  if (mapping == NULL || ptr - mapping->base >= mapping->bytes)
+    result = CUDA_ERROR_INVALID_VALUE;
+  else
+    *flags = access_of(mapping, location->id);
+  unlock_maps();
+  return dz_host_end(result);
+}
+
+/* Memory that can be exported cannot be created. */
+CUresult dz_host_MemExportToShareableHandle(void *shareable, CUmemGenericAllocationHandle handle, CUmemAllocationHandleType type,
+                                            unsigned long long flags) {
+  (void)shareable;
+  (void)handle;
+  (void)type;
+  (void)flags;
+  CUresult result = dz_host_begin();
+  return result == CUDA_SUCCESS ? dz_host_end(CUDA_ERROR_NOT_SUPPORTED) : result;
 }
 
 bool dz_memory_reachable(uint64_t address, uint64_t bytes, bool write, bool device) {
