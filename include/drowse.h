@@ -357,7 +357,8 @@ typedef void *drowse_stream;
 
 /* Allocates bytes of device memory, for use on stream, with the calling thread's current frame. The address is a multiple of 512.
  * 0 bytes: DROWSE_OK and NULL. After a failure *ptr is NULL. DROWSE_ERR_INVALID; DROWSE_ERR_ASLEEP: the tag is not awake;
- * DROWSE_ERR_POISONED; DROWSE_ERR_NO_DEVICE_MEMORY (unused memory has been given back, and the pressure hook called, before);
+ * DROWSE_ERR_POISONED; DROWSE_ERR_NO_DEVICE_MEMORY (unused memory has been given back, and the pressure hook called, before; the
+ * error says who holds how much);
  * DROWSE_ERR_NO_ADDRESS_SPACE; DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
 DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) DROWSE_CHECKED;
 
@@ -405,8 +406,8 @@ typedef struct drowse_export {
 DROWSE_API drowse_status drowse_export_get(drowse_heap *heap, const void *ptr, drowse_export *exported);
 
 /* To be called before a stream that was given to this heap is destroyed: drowse forgets it. Its live blocks stay valid; once
- * freed their memory is reused after drowse_trim(), or when device memory is short. DROWSE_ERR_NOT_FOUND: the heap has not seen
- * it. Since 0.1. */
+ * freed, what fills whole extents is reused when the stream's work is over, the rest together with its neighbours.
+ * DROWSE_ERR_NOT_FOUND: the heap has not seen it. Since 0.1. */
 DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream stream);
 
 /* Frees every block of a tag. DROWSE_ERR_INVALID; DROWSE_ERR_NOT_FOUND: no such tag; DROWSE_ERR_BUSY: the tag is in motion.
@@ -553,6 +554,7 @@ typedef struct drowse_stats {
   uint64_t wakes;           /* likewise */
   drowse_state state;       /* of a heap: DROWSE_AWAKE if every tag is, else the state of one that is not */
   uint32_t holds;           /* open holds */
+  uint64_t metadata_bytes;  /* host memory for the heap's own records, at most; 0 for a tag */
 } drowse_stats;
 
 /* Fills *stats, up to stats->struct_size bytes; NULL tag: the heap. DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND. Since 0.1. */

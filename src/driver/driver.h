@@ -70,6 +70,7 @@
   X(StreamSynchronize, 2000, NEEDED, (CUstream stream))                                                               \
   X(StreamQuery, 2000, NEEDED, (CUstream stream))                                                                     \
   X(StreamWaitEvent, 3020, NEEDED, (CUstream stream, CUevent event, unsigned int flags))                              \
+  X(StreamGetCtx, 9020, NEEDED, (CUstream stream, CUcontext * context))                                               \
   X(StreamGetId, 12000, OPTIONAL, (CUstream stream, unsigned long long *id))                                          \
   X(StreamIsCapturing, 10000, NEEDED, (CUstream stream, CUstreamCaptureStatus * status))                              \
   X(StreamBeginCapture, 10010, NEEDED, (CUstream stream, CUstreamCaptureMode mode))                                   \

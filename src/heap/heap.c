@@ -161,28 +161,38 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   return DROWSE_OK;
 }
 
+/* A heap's slabs, and how large their nodes are. */
+#define SLABS(X, heap)                                      \
+  X(&(heap)->page_slab, DZ_TAG_PAGE * sizeof(struct tag *)) \
+  X(&(heap)->tag_slab, sizeof(struct tag))                  \
+  X(&(heap)->pool_slab, sizeof(struct pool))                \
+  X(&(heap)->stream_slab, sizeof(struct stream))            \
+  X(&(heap)->segment_slab, sizeof(struct segment))          \
+  X(&(heap)->extent_slab, sizeof(struct extent))            \
+  X(&(heap)->block_slab, sizeof(struct block))              \
+  X(&(heap)->use_slab, sizeof(struct use))                  \
+  X(&(heap)->index.branch_slab, sizeof(struct branch))      \
+  X(&(heap)->index.leaf_slab, sizeof(struct leaf))          \
+  X(&(heap)->index.chunk_slab, sizeof(struct chunk))
+
 static void init_slabs(drowse_heap *heap) {
-  dz_slab_init(&heap->page_slab, DZ_TAG_PAGE * sizeof(struct tag *));
-  dz_slab_init(&heap->tag_slab, sizeof(struct tag));
-  dz_slab_init(&heap->pool_slab, sizeof(struct pool));
-  dz_slab_init(&heap->stream_slab, sizeof(struct stream));
-  dz_slab_init(&heap->segment_slab, sizeof(struct segment));
-  dz_slab_init(&heap->extent_slab, sizeof(struct extent));
-  dz_slab_init(&heap->block_slab, sizeof(struct block));
-  dz_slab_init(&heap->use_slab, sizeof(struct use));
-  dz_index_init(&heap->index);
+#define INIT(slab, bytes) dz_slab_init(slab, bytes);
+  SLABS(INIT, heap)
+#undef INIT
 }
 
 static void end_slabs(drowse_heap *heap) {
-  dz_slab_end(&heap->page_slab);
-  dz_slab_end(&heap->tag_slab);
-  dz_slab_end(&heap->pool_slab);
-  dz_slab_end(&heap->stream_slab);
-  dz_slab_end(&heap->segment_slab);
-  dz_slab_end(&heap->extent_slab);
-  dz_slab_end(&heap->block_slab);
-  dz_slab_end(&heap->use_slab);
-  dz_index_end(&heap->index);
+#define END(slab, bytes) dz_slab_end(slab);
+  SLABS(END, heap)
+#undef END
+}
+
+uint64_t dz_heap_metadata_bytes(const drowse_heap *heap) {
+  uint64_t bytes = sizeof *heap;
+#define ADD(slab, node_bytes) bytes += (slab)->page_bytes;
+  SLABS(ADD, heap)
+#undef ADD
+  return bytes;
 }
 
 static bool release_context(drowse_heap *heap) {

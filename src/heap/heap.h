@@ -89,6 +89,9 @@ struct guard {
 drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap);
 drowse_status dz_guard_leave(struct guard *guard, drowse_status status);
 
+/* The host memory that the heap's records take. With the lock held. */
+uint64_t dz_heap_metadata_bytes(const drowse_heap *heap);
+
 /* Waits until an operation has finished and its thread has ended, unlinks it and frees it. With the lock held, which is let go
  * meanwhile. */
 void dz_operation_end(drowse_heap *heap, struct operation *operation);

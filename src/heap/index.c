@@ -12,18 +12,6 @@ enum { UNIT_BITS = 9, SLOT_BITS = 16, LEAF_BITS = 26, BRANCH_BITS = 36 };
 
 #define IS_CHUNK ((uintptr_t)1) /* in a slot: a chunk, no block */
 
-void dz_index_init(struct index *index) {
-  dz_slab_init(&index->branch_slab, sizeof(struct branch));
-  dz_slab_init(&index->leaf_slab, sizeof(struct leaf));
-  dz_slab_init(&index->chunk_slab, sizeof(struct chunk));
-}
-
-void dz_index_end(struct index *index) {
-  dz_slab_end(&index->branch_slab);
-  dz_slab_end(&index->leaf_slab);
-  dz_slab_end(&index->chunk_slab);
-}
-
 /* ---- tables */
 
 static inline unsigned part_of(uint64_t address, unsigned low, unsigned count) {

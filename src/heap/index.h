@@ -41,7 +41,7 @@ struct branch {
 
 struct index {
   _Atomic(struct branch *) branches[DZ_INDEX_ROOT];
-  struct slab branch_slab, leaf_slab, chunk_slab;
+  struct slab branch_slab, leaf_slab, chunk_slab; /* the heap's to begin and end */
 };
 
 /* Chunks at hand for one pool. Adding a block takes one at most. */
@@ -49,9 +49,6 @@ struct chunks {
   struct chunk *spare;
   unsigned count;
 };
-
-void dz_index_init(struct index *index);
-void dz_index_end(struct index *index);
 
 /* Makes the tables for a range, which whoever adds blocks there needs, and sees to it that there is a spare chunk; false: no
  * memory. Both with the heap's lock, the second with the pool's too. */

@@ -51,6 +51,7 @@ DROWSE_API drowse_status drowse_stats_get(drowse_heap *heap, const char *name, d
   if (name == NULL) {
     stats = heap_stats(heap);
     stats.pinned_bytes = pinned_bytes;
+    stats.metadata_bytes = dz_heap_metadata_bytes(heap);
   } else if (tag != NULL) {
     stats = tag_stats(tag);
   }

@@ -45,6 +45,22 @@ static inline bool identify_default(CUstream handle, uint64_t *identity) {
   return true;
 }
 
+/* Memory serves every context of its device, and no other device. */
+static drowse_status check_device(drowse_heap *heap, CUstream handle) {
+  const struct driver *driver = &heap->device.driver;
+  CUcontext context;
+  CUdevice device;
+  CUresult code = driver->StreamGetCtx(handle, &context);
+  if (code == CUDA_SUCCESS && context == heap->context) return DROWSE_OK;
+  if (code == CUDA_SUCCESS) code = driver->CtxSetCurrent(context);
+  if (code == CUDA_SUCCESS) code = driver->CtxGetDevice(&device);
+  CUresult back = driver->CtxSetCurrent(heap->context);
+  if (code == CUDA_SUCCESS) code = back;
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking which device stream %p is on", (void *)handle);
+  if (device == heap->device.ordinal) return DROWSE_OK;
+  return dz_error(DROWSE_ERR_INVALID, "stream %p is on device %d, and the heap on %s", (void *)handle, device, heap->device.name);
+}
+
 drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
   if (identify_default(handle, identity)) return DROWSE_OK;
   uint64_t value = (uint64_t)(uintptr_t)handle;
@@ -59,7 +75,7 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
     return dz_driver_error(&heap->device.driver, code, "asking who stream %p is", (void *)handle);
   }
   *identity = id + 1;
-  return DROWSE_OK;
+  return check_device(heap, handle);
 }
 
 /* The two calls need no context of the thread's (seen with driver 580), and no relaxed capture mode. */

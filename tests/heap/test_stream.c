@@ -55,6 +55,7 @@ END_TEST
 START_TEST(a_stream_first_seen_capturing_is_the_same_one_afterwards) {
   begin_capture();
   void *during = alloc_on("a", MIB, stream);
+  (void)alloc_on("a", MIB, stream); /* in the same extent, so that it stays where it is */
   ck_cu(MemsetD8Async(address(during), 3, MIB, stream));
   end_capture();
   ck_assert(is_filled(during, MIB, 3));
@@ -112,6 +113,23 @@ START_TEST(copies_for_other_streams_leave_a_capture_alone) {
 END_TEST
 
 /* ---- retired streams */
+
+START_TEST(a_stream_of_another_device_is_refused) {
+  drowse_heap *other;
+  void *ptr = heap;
+  ck_ok(drowse_heap_open(&other, &(drowse_heap_options){.struct_size = sizeof(drowse_heap_options), .device = "host:32MiB"}));
+  ck_status(drowse_alloc(other, MIB, stream, &ptr), DROWSE_ERR_INVALID);
+  ck_says("host:32MiB");
+  ck_assert_ptr_null(ptr);
+  ck_ok(drowse_alloc(other, MIB, NULL, &ptr));
+  ck_status(drowse_record_stream(other, ptr, stream), DROWSE_ERR_INVALID);
+  ck_status(drowse_free_on(other, ptr, stream), DROWSE_ERR_INVALID);
+  CUcontext current;
+  ck_cu(CtxGetCurrent(&current));
+  ck_assert_ptr_eq(current, heap->context);
+  ck_ok(drowse_heap_close(other));
+}
+END_TEST
 
 START_TEST(an_unknown_stream_cannot_be_retired) {
   ck_status(drowse_stream_retire(heap, stream), DROWSE_ERR_NOT_FOUND);
@@ -232,6 +250,7 @@ int main(void) {
   STREAM_TEST(suite, a_stream_only_seen_capturing_can_be_retired);
   STREAM_TEST(suite, what_would_destroy_a_capture_is_refused);
   STREAM_TEST(suite, copies_for_other_streams_leave_a_capture_alone);
+  STREAM_TEST(suite, a_stream_of_another_device_is_refused);
   STREAM_TEST(suite, an_unknown_stream_cannot_be_retired);
   STREAM_TEST(suite, blocks_outlive_their_stream);
   STREAM_TEST(suite, memory_of_a_retired_stream_is_had_when_it_is_short);

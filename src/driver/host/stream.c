@@ -367,6 +367,17 @@ CUresult dz_host_StreamQuery(CUstream handle) {
   return dz_host_end(result);
 }
 
+CUresult dz_host_StreamGetCtx(CUstream handle, CUcontext *context) {
+  struct stream *stream;
+  CUresult result = dz_host_begin();
+  if (result != CUDA_SUCCESS) return result;
+  result = dz_stream_find(handle, &stream);
+  if (result != CUDA_SUCCESS) return dz_host_end(result);
+  if (context == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
+  *context = stream->gpu->context;
+  return dz_host_end(CUDA_SUCCESS);
+}
+
 CUresult dz_host_StreamGetId(CUstream handle, unsigned long long *id) {
   struct stream *stream;
   CUresult result = dz_host_begin();
