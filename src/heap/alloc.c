@@ -384,10 +384,7 @@ static bool free_at_hand(drowse_heap *heap, uint64_t address) {
   if (block == NULL) return false;
   struct pool *pool = dz_pool_of(block);
   bool at_hand = pool->open && block->uses == NULL;
-  if (at_hand) {
-    dz_block_hide(block);
-    dz_block_end(block);
-  }
+  if (at_hand) dz_block_end_quick(pool, block);
   dz_pool_unlock(pool);
   return at_hand;
 }

@@ -15,15 +15,14 @@ static inline struct block *find(const drowse_heap *heap, uint64_t address, bool
   return start ? dz_index_find_start(&heap->index, address) : dz_index_find(&heap->index, address);
 }
 
-/* Whether the block found is the one: until the lock was taken it may have ended, and its node become another block's. What was
- * freed while its tag is in motion is live still, but in the index no more. */
-static inline bool is_it(const drowse_heap *heap, const struct pool *pool, const struct block *block, uint64_t address,
-                         bool start) {
-  if (dz_pool_of(block) != pool || block->state != DZ_LIVE || address - block->range.base >= block->range.bytes) return false;
-  if (start && block->range.base != address) return false;
-  return pool->open || find(heap, address, start) == block;
+/* Whether the block found is the one, and live: until the lock was taken it may have ended, and its node become another block's.
+ */
+static inline bool is_it(const struct pool *pool, const struct block *block, uint64_t address, bool start) {
+  if (dz_pool_of(block) != pool || block->state != DZ_LIVE) return false;
+  return start ? block->range.base == address : address - block->range.base < block->range.bytes;
 }
 
+/* What was freed while its tag is in motion is live still, but in the index no more. */
 struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
   struct block *block;
   while ((block = find(heap, address, start)) != NULL) {
@@ -31,8 +30,11 @@ struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
     struct pool *pool = __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
     if (pool == NULL) continue;
     dz_pool_lock(pool);
-    if (is_it(heap, pool, block, address, start)) return block;
+    bool is = is_it(pool, block, address, start);
+    if (is && (pool->open || find(heap, address, start) == block)) return block;
+    bool over = !is && dz_pool_of(block) == pool && block->state == DZ_QUICK;
     dz_pool_unlock(pool);
+    if (over) break;
   }
   return NULL;
 }
@@ -40,7 +42,7 @@ struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
 drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr) {
   uint64_t address = (uint64_t)(uintptr_t)ptr;
   const struct block *block = dz_index_find(&heap->index, address);
-  uint64_t base = block == NULL ? address : block->range.base;
+  uint64_t base = block == NULL || block->state != DZ_LIVE ? address : block->range.base;
   if (base == address) return dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
   return dz_error(DROWSE_ERR_NOT_FOUND, "%p is no block's start: it is %" PRIu64 " bytes into the block at %p", ptr,
                   address - base, (void *)(uintptr_t)base);
@@ -97,27 +99,73 @@ struct block *dz_block_settle(struct block *block) {
 
 /* ---- live blocks */
 
-static void make_live(struct pool *pool, struct block *block, uint64_t asked) {
+static inline void make_live(struct pool *pool, struct block *block, uint64_t asked) {
   block->state = DZ_LIVE;
   block->slack = (uint16_t)(block->range.bytes - asked);
   pool->live_bytes += block->range.bytes;
   pool->live_blocks++;
-  dz_index_add(&pool->tag->heap->index, block, &pool->chunks);
 }
 
-struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked) {
-  struct block *block = (struct block *)dz_bins_find(&pool->free, bytes + alignment - DZ_UNIT);
-  if (block == NULL) return NULL;
-  dz_bins_drop(&pool->free, &block->range);
-  uint64_t start = dz_round_up(block->range.base, alignment);
+/* A server's requests come in few sizes, again and again: where the last block of a size that was freed is kept. */
+static inline struct block **quick_of(struct pool *pool, uint64_t bytes) {
+  return &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> 60];
+}
+
+_Static_assert(DZ_POOL_QUICK == 1 << 4, "as many as the hash has");
+
+/* Cuts what is wanted out of a free block, which is in no bin. */
+static struct block *cut_out(struct pool *pool, struct block *block, uint64_t start, uint64_t bytes) {
   if (start > block->range.base) {
     struct block *aligned = dz_block_cut(block, start);
     dz_bins_put(&pool->free, &block->range);
     block = aligned;
   }
   if (block->range.bytes > bytes) dz_bins_put(&pool->free, &dz_block_cut(block, start + bytes)->range);
-  make_live(pool, block, asked);
   return block;
+}
+
+struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked) {
+  struct block **quick = quick_of(pool, bytes), *block = *quick;
+  if (block != NULL && block->range.bytes == bytes && (block->range.base & (alignment - 1)) == 0) {
+    *quick = NULL;
+    make_live(pool, block, asked);
+    return block;
+  }
+  uint64_t padded = bytes + alignment - DZ_UNIT;
+  block = (struct block *)dz_bins_find(&pool->free, padded);
+  if (block == NULL) {
+    dz_pool_flush(pool);
+    block = (struct block *)dz_bins_find(&pool->free, padded);
+  }
+  if (block == NULL) return NULL;
+  dz_bins_drop(&pool->free, &block->range);
+  block = cut_out(pool, block, dz_round_up(block->range.base, alignment), bytes);
+  make_live(pool, block, asked);
+  dz_index_add(&pool->tag->heap->index, block, &pool->chunks);
+  return block;
+}
+
+static void flush(struct pool *pool, struct block *block) {
+  dz_index_remove(&pool->tag->heap->index, block, &pool->chunks);
+  block->state = DZ_FREE;
+  (void)dz_block_settle(block);
+}
+
+void dz_pool_flush(struct pool *pool) {
+  for (unsigned i = 0; i < DZ_POOL_QUICK; i++) {
+    if (pool->quick[i] != NULL) flush(pool, pool->quick[i]);
+    pool->quick[i] = NULL;
+  }
+}
+
+void dz_block_end_quick(struct pool *pool, struct block *block) {
+  struct block **quick = quick_of(pool, block->range.bytes);
+  pool->live_blocks--;
+  pool->live_bytes -= block->range.bytes;
+  block->freed_at = ++pool->frees;
+  block->state = DZ_QUICK;
+  if (*quick != NULL) flush(pool, *quick);
+  *quick = block;
 }
 
 void dz_block_hide(struct block *block) {

@@ -12,6 +12,7 @@ enum block_state {
   DZ_HOLE,    /* no memory */
   DZ_CLAIMED, /* not live, and somebody maps or unmaps it */
   DZ_FREE,    /* memory, unused */
+  DZ_QUICK,   /* the same, likely to be wanted again as it is: still in the index, in no bin */
   DZ_PENDING, /* memory that was freed, and work on other streams may still use it */
   DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it */
   DZ_LIVE     /* a user's */
@@ -70,6 +71,12 @@ struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignmen
 
 /* Takes a live block out of the index: it is still counted, and nobody finds it any more. */
 void dz_block_hide(struct block *block);
+
+/* Frees a live block of an open pool that nothing else uses, and keeps it as it is for the next one of its size. */
+void dz_block_end_quick(struct pool *pool, struct block *block);
+
+/* Makes the blocks that were kept so free ones like others. */
+void dz_pool_flush(struct pool *pool);
 
 /* Ends a hidden block: its memory becomes free, pending if other streams use it, or a hole if the tag sleeps; the backup goes.
  * With the heap's lock too, unless the pool is open and nothing else uses the block. */

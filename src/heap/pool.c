@@ -202,6 +202,7 @@ void dz_pools_end(drowse_heap *heap) {
 void dz_pools_open(const struct tag *tag, bool open) {
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     dz_pool_lock(pool);
+    if (!open) dz_pool_flush(pool);
     pool->open = open;
     dz_pool_unlock(pool);
   }

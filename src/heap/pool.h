@@ -13,6 +13,8 @@
 #include "core/range.h"
 #include "heap/tag.h"
 
+enum { DZ_POOL_QUICK = 16 };
+
 struct pool {
   struct light_lock lock;
   bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
@@ -26,8 +28,9 @@ struct pool {
   struct pool *hash_next; /* in the heap's table */
 
   /* under its lock */
-  struct bins free;  /* its free blocks, while the tag is awake */
-  struct bins holes; /* its holes, likewise */
+  struct block *quick[DZ_POOL_QUICK]; /* freed last, by size: not joined yet with what is beside them. Empty while it is closed */
+  struct bins free;                   /* its free blocks, while the tag is awake */
+  struct bins holes;                  /* its holes, likewise */
   uint64_t live_bytes, live_blocks;
   uint64_t pending;    /* blocks that wait for other streams */
   uint64_t frees;      /* how many blocks have been freed: the pool's clock */

@@ -30,6 +30,7 @@ static struct pool *next_pool(const drowse_heap *heap, const struct pool *pool) 
 
 static bool has_large(struct pool *pool) {
   dz_pool_lock(pool);
+  dz_pool_flush(pool);
   bool has = first_large(pool) != NULL;
   dz_pool_unlock(pool);
   return has;
@@ -78,6 +79,7 @@ static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes) {
   struct pick best = {NULL, 0, 0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL && best.bytes != wanted_bytes; pool = next_pool(heap, pool)) {
     dz_pool_lock(pool);
+    dz_pool_flush(pool);
     for (struct block *block = first_large(pool); block != NULL; block = next_large(pool, block)) {
       if (block->freed_at <= pool->done) look_into(block, wanted_bytes, &best);
     }
@@ -273,6 +275,7 @@ uint64_t dz_heap_largest_free(drowse_heap *heap) {
   uint64_t largest = 0;
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
     dz_pool_lock(pool);
+    dz_pool_flush(pool);
     uint64_t bytes = dz_bins_largest(&pool->free);
     dz_pool_unlock(pool);
     if (bytes > largest) largest = bytes;

@@ -85,7 +85,7 @@ START_TEST(bad_options_are_refused) {
   ck_refused(&options, DROWSE_ERR_INVALID, "struct_size is 0");
   options.struct_size = 7;
   ck_refused(&options, DROWSE_ERR_INVALID, "struct_size is 7");
-  ck_refused(options_with(.device = "host:64MiB", .flags = 1), DROWSE_ERR_UNSUPPORTED, "flags");
+  ck_refused(options_with(.device = "host:64MiB", .flags = 0x80), DROWSE_ERR_UNSUPPORTED, "flags");
   ck_refused(options_with(.device = "host:64MiB", .settings = "expandable_segments:True,garbage:1"), DROWSE_ERR_SETTINGS,
              "byte 25");
   ck_refused(options_with(.device = "host:64MiB", .settings = "expandable_segments:maybe"), DROWSE_ERR_SETTINGS, "maybe");
