@@ -100,7 +100,7 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
   struct pool *pool = growth->pool;
   drowse_heap *heap = pool->tag->heap;
   drowse_status status;
-  growth->claims = dz_claims_collect(heap, dz_round_up(bytes, heap->granularity));
+  growth->claims = dz_claims_collect(heap, dz_round_up(bytes, heap->granularity), pool);
   uint64_t hole_bytes = dz_round_up(bytes, heap->granularity);
   if (growth->claims.bytes > hole_bytes) hole_bytes = growth->claims.bytes;
   while ((status = claim_hole(growth, bytes, hole_bytes)) == DROWSE_ERR_NOT_FOUND) {

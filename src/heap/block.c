@@ -215,9 +215,27 @@ struct block *dz_tag_live(const struct tag *tag, const struct block *after) {
   return block;
 }
 
+/* What is mapped twice goes from the place that it has left. */
+static uint64_t unmap_leaving(struct pool *pool) {
+  uint64_t stuck_bytes = 0;
+  for (struct block **at = &pool->leaving; *at != NULL;) {
+    struct block *block = *at;
+    if (pool->tag->heap->device.driver.MemUnmap(block->range.base, block->range.bytes) == CUDA_SUCCESS) {
+      *at = block->freed_next;
+      block->freed_next = NULL;
+      block->state = DZ_HOLE;
+    } else {
+      stuck_bytes += block->range.bytes;
+      at = &block->freed_next;
+    }
+  }
+  return stuck_bytes;
+}
+
 uint64_t dz_tag_unmap(struct tag *tag) {
   uint64_t stuck_bytes = 0;
-  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    stuck_bytes += unmap_leaving(pool);
     for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
       stuck_bytes += dz_segment_unmap(segment, segment->base, segment->reserved);
     }
@@ -239,7 +257,7 @@ static void hollow(struct segment *segment) {
   for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
     block->range.bin_before = NULL;
     block->range.bin_next = NULL;
-    if (block->state == DZ_LIVE) continue;
+    if (block->state == DZ_LIVE || block->state == DZ_LEAVING) continue;
     block->state = DZ_HOLE;
     block->poisoned = false;
     dz_uses_drop(block); /* whatever used it is over */

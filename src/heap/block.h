@@ -13,6 +13,7 @@ enum block_state {
   DZ_CLAIMED, /* not live, and somebody maps or unmaps it */
   DZ_FREE,    /* memory, unused */
   DZ_QUICK,   /* the same, likely to be wanted again as it is: still in the index, in no bin */
+  DZ_LEAVING, /* its memory has moved within the pool, and is mapped here too until the stream is done with it (reclaim.h) */
   DZ_PENDING, /* memory that was freed, and work on other streams may still use it */
   DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it */
   DZ_LIVE     /* a user's */
@@ -23,11 +24,12 @@ struct block {
   struct segment *segment;
   enum block_state state;
   uint16_t slack; /* live: by how much the size was rounded up */
+  bool early;     /* claimed: its stream may still use it here */
   bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
   /* live */
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
   struct use *uses;         /* other streams that use it */
-  struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; a spare node */
+  struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; leaving; a spare node */
   /* free: its pool's clock when the last of its bytes was freed */
   uint64_t freed_at;
 };

@@ -36,14 +36,61 @@ static bool has_large(struct pool *pool) {
   return has;
 }
 
+/* Takes those out of the list that the stream is done with, and pins the tag. */
+static struct block *take_left(struct pool *pool) {
+  struct block *list = NULL;
+  dz_lock(&pool->tag->heap->lock);
+  for (struct block **at = &pool->leaving; *at != NULL && pool->tag->state == DROWSE_AWAKE;) {
+    struct block *block = *at;
+    if (block->freed_at > pool->done) {
+      at = &block->freed_next;
+      continue;
+    }
+    *at = block->freed_next;
+    block->freed_next = list;
+    list = block;
+    dz_tag_pin(pool->tag);
+  }
+  dz_unlock(&pool->tag->heap->lock);
+  return list;
+}
+
+static void end_leaving(struct pool *pool, struct block *block, bool unmapped) {
+  struct segment *segment = block->segment;
+  dz_lock(&pool->tag->heap->lock);
+  if (unmapped) {
+    dz_pool_lock(pool);
+    block->freed_next = NULL;
+    block->state = DZ_HOLE;
+    (void)dz_block_settle(block);
+    dz_segment_free_if_empty(segment);
+    dz_pool_unlock(pool);
+  } else {
+    block->freed_next = pool->leaving;
+    pool->leaving = block;
+  }
+  dz_tag_unpin(pool->tag);
+  dz_unlock(&pool->tag->heap->lock);
+}
+
+static void unmap_left(struct pool *pool) {
+  const struct driver *driver = &pool->tag->heap->device.driver;
+  for (struct block *block = take_left(pool), *next; block != NULL; block = next) {
+    next = block->freed_next;
+    end_leaving(pool, block, driver->MemUnmap(block->range.base, block->range.bytes) == CUDA_SUCCESS);
+  }
+}
+
 void dz_heap_look(drowse_heap *heap) {
   struct pool *pool = NULL;
   do {
     dz_lock(&heap->lock);
     do pool = next_pool(heap, pool);
-    while (pool != NULL && !has_large(pool));
+    while (pool != NULL && pool->leaving == NULL && !has_large(pool));
     dz_unlock(&heap->lock);
-    if (pool != NULL) dz_pool_look(pool);
+    if (pool == NULL) break;
+    dz_pool_look(pool);
+    unmap_left(pool);
   } while (pool != NULL);
 }
 
@@ -75,13 +122,18 @@ static void look_into(struct block *block, uint64_t wanted_bytes, struct pick *b
   if (is_better(&row, best, wanted_bytes)) *best = row;
 }
 
-static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes) {
+/* Whether a free block of a pool is the taker's to have: nothing uses it any more, or only what comes before him. */
+static bool is_his(const struct pool *pool, const struct block *block, const struct pool *taker) {
+  return pool == taker || block->freed_at <= pool->done;
+}
+
+static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
   struct pick best = {NULL, 0, 0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL && best.bytes != wanted_bytes; pool = next_pool(heap, pool)) {
     dz_pool_lock(pool);
     dz_pool_flush(pool);
     for (struct block *block = first_large(pool); block != NULL; block = next_large(pool, block)) {
-      if (block->freed_at <= pool->done) look_into(block, wanted_bytes, &best);
+      if (is_his(pool, block, taker)) look_into(block, wanted_bytes, &best);
     }
     dz_pool_unlock(pool);
   }
@@ -91,10 +143,10 @@ static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes) {
 /* ---- claiming */
 
 /* Whether the block is still what it was when it was picked: its pool was let go meanwhile. */
-static bool still_there(const struct pool *pool, const struct pick *pick) {
+static bool still_there(const struct pool *pool, const struct pick *pick, const struct pool *taker) {
   const struct block *block = pick->block;
-  return block->state == DZ_FREE && dz_pool_of(block) == pool && block->freed_at <= pool->done &&
-         block->range.base <= pick->base && pick->base + pick->bytes <= dz_range_end(&block->range);
+  return block->state == DZ_FREE && dz_pool_of(block) == pool && is_his(pool, block, taker) && block->range.base <= pick->base &&
+         pick->base + pick->bytes <= dz_range_end(&block->range);
 }
 
 /* Cuts what was picked out of its block. */
@@ -110,13 +162,14 @@ static struct block *cut_out(struct pool *pool, const struct pick *pick) {
   return block;
 }
 
-static bool claim(struct claims *claims, const struct pick *pick) {
+static bool claim(struct claims *claims, const struct pick *pick, const struct pool *taker) {
   struct pool *pool = dz_pool_of(pick->block);
   dz_pool_lock(pool);
-  bool claimed = still_there(pool, pick) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
+  bool claimed = still_there(pool, pick, taker) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
   if (claimed) {
     struct block *block = cut_out(pool, pick);
     block->state = DZ_CLAIMED;
+    block->early = block->freed_at > pool->done;
     block->freed_next = claims->blocks;
     claims->blocks = block;
     claims->bytes += block->range.bytes;
@@ -127,13 +180,13 @@ static bool claim(struct claims *claims, const struct pick *pick) {
 }
 
 /* Where the pick has gone meanwhile somebody has taken a block there, so a second look finds another or less. */
-struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes) {
+struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
   struct claims claims = {NULL, 0};
   dz_lock_assert_held(&heap->lock);
   for (int missed = 0; claims.bytes < wanted_bytes && missed < 16;) {
-    struct pick pick = find_best(heap, wanted_bytes - claims.bytes);
+    struct pick pick = find_best(heap, wanted_bytes - claims.bytes, taker);
     if (pick.block == NULL) break;
-    missed += !claim(&claims, &pick);
+    missed += !claim(&claims, &pick, taker);
   }
   return claims;
 }
@@ -144,6 +197,7 @@ static void end_claim(struct block *block, enum block_state state) {
   struct pool *pool = segment->pool;
   dz_pool_lock(pool);
   block->freed_next = NULL;
+  block->early = false;
   block->state = state;
   if (state != DZ_FREE) block->poisoned = false;
   (void)dz_block_settle(block);
@@ -163,14 +217,30 @@ void dz_claims_drop(struct claims *claims) {
 uint64_t dz_claims_lift(const struct claims *claims, struct extent **list) {
   uint64_t stuck_bytes = 0;
   for (struct block *block = claims->blocks; block != NULL; block = block->freed_next) {
-    stuck_bytes += dz_segment_lift(block->segment, block->range.base, block->range.bytes, list);
+    if (block->early)
+      dz_segment_detach(block->segment, block->range.base, block->range.bytes, list);
+    else
+      stuck_bytes += dz_segment_lift(block->segment, block->range.base, block->range.bytes, list);
   }
   return stuck_bytes;
+}
+
+static void begin_leaving(struct block *block) {
+  struct pool *pool = dz_pool_of(block);
+  block->early = false;
+  block->state = DZ_LEAVING;
+  block->freed_next = pool->leaving;
+  pool->leaving = block;
+  dz_tag_unpin(pool->tag);
 }
 
 void dz_claims_end(struct claims *claims) {
   for (struct block *block = claims->blocks, *next; block != NULL; block = next) {
     next = block->freed_next;
+    if (block->early) {
+      begin_leaving(block);
+      continue;
+    }
     bool stuck = dz_segment_touches_stuck(block->segment, block->range.base, block->range.bytes);
     end_claim(block, stuck ? DZ_STUCK : DZ_HOLE);
   }
@@ -240,7 +310,7 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
   struct extent *list = NULL;
   dz_lock(&heap->lock);
   uint64_t unused = unused_bytes(heap);
-  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes) : (struct claims){NULL, 0};
+  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){NULL, 0};
   dz_unlock(&heap->lock);
   if (claims.blocks == NULL) return false;
   uint64_t bytes = claims.bytes, stuck = dz_claims_lift(&claims, &list);

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Free memory that fills whole extents: it goes where memory is needed next, before any is created, or back to the device.
+ *
+ * What a stream may still use goes to the same pool only, whose work comes behind that by the stream's order. It is mapped at its
+ * new place at once, and unmapped at the old one when the stream is done: so neither a stream that always has work nor a capture
+ * keeps free memory from being used.
  */
 #ifndef DZ_RECLAIM_H
 #define DZ_RECLAIM_H
@@ -13,13 +17,12 @@ struct claims {
   uint64_t bytes;
 };
 
-/* Learns what streams are done with, where it matters: only what no work uses any more can be claimed. Without locks; the guard
- * entered. */
+/* Learns what streams are done with, where it matters, and unmaps what has left. Without locks; the guard entered. */
 void dz_heap_look(drowse_heap *heap);
 
-/* Claims about as many bytes as are wanted: no more than the last extent makes it, less where there is no more. With the heap's
- * lock. */
-struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes);
+/* Claims about as many bytes as are wanted: no more than the last extent makes it, less where there is no more. For a pool, or,
+ * to be given back, for nobody: NULL. With the heap's lock. */
+struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker);
 
 /* They are free again. With the heap's lock. */
 void dz_claims_drop(struct claims *claims);

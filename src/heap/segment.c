@@ -265,6 +265,10 @@ uint64_t dz_segment_lift(struct segment *segment, uint64_t base, uint64_t bytes,
   return lift_extents(segment, unlink_extents(segment, base, base + bytes, false), list);
 }
 
+void dz_segment_detach(struct segment *segment, uint64_t base, uint64_t bytes, struct extent **list) {
+  append(list, unlink_extents(segment, base, base + bytes, false));
+}
+
 static uint64_t let_go(struct segment *segment, uint64_t base, uint64_t bytes, bool only_stuck) {
   struct extent *list = NULL;
   uint64_t stuck_bytes = lift_extents(segment, unlink_extents(segment, base, base + bytes, only_stuck), &list);

@@ -75,6 +75,9 @@ drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t by
 uint64_t dz_segment_lift(struct segment *segment, uint64_t base, uint64_t bytes, struct extent **list);
 uint64_t dz_segment_unmap(struct segment *segment, uint64_t base, uint64_t bytes);
 
+/* Takes the extents out of the segment and appends them to a list; they stay mapped. Without the lock. */
+void dz_segment_detach(struct segment *segment, uint64_t base, uint64_t bytes, struct extent **list);
+
 /* Tries again to unmap what is stuck there, and to release what the driver would not take back; the first returns how many bytes
  * still are stuck. Without the lock. */
 uint64_t dz_segment_retry_stuck(struct segment *segment, uint64_t base, uint64_t bytes);

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The index against an array of blocks that is searched from end to end: blocks of 512 bytes to tens of GiB come and go, several
+ * in one 64 KiB, over the borders of tables, anywhere in the addresses that there are.
+ */
+#include "config.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "harness.h"
+#include "heap/block.h"
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+/* How many addresses a slot, a leaf and a branch of the index stand for. */
+#define SLOT (64 * KIB)
+#define LEAF (64 * MIB)
+#define BRANCH (64 * GIB)
+
+enum { BLOCKS = 300, ROUNDS = 8000, LOOKS = 8 };
+
+static struct index tables;
+static struct chunks chunks;
+static struct block blocks[BLOCKS];
+static bool live[BLOCKS];
+static uint64_t state;
+
+static void start(void) {
+  memset(&tables, 0, sizeof tables);
+  memset(blocks, 0, sizeof blocks);
+  memset(live, 0, sizeof live);
+  chunks = (struct chunks){NULL, 0};
+  state = 1;
+  dz_slab_init(&tables.branch_slab, sizeof(struct branch));
+  dz_slab_init(&tables.leaf_slab, sizeof(struct leaf));
+  dz_slab_init(&tables.chunk_slab, sizeof(struct chunk));
+}
+
+static void finish(void) {
+  dz_slab_end(&tables.branch_slab);
+  dz_slab_end(&tables.leaf_slab);
+  dz_slab_end(&tables.chunk_slab);
+}
+
+static uint64_t random_below(uint64_t bound) {
+  uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  return (z ^ z >> 31) % bound;
+}
+
+/* ---- the array */
+
+static struct block *search(uint64_t address) {
+  for (int i = 0; i < BLOCKS; i++) {
+    if (live[i] && address - blocks[i].range.base < blocks[i].range.bytes) return &blocks[i];
+  }
+  return NULL;
+}
+
+static bool overlaps_one(uint64_t base, uint64_t bytes) {
+  for (int i = 0; i < BLOCKS; i++) {
+    if (live[i] && blocks[i].range.base < base + bytes && base < dz_range_end(&blocks[i].range)) return true;
+  }
+  return false;
+}
+
+/* ---- both */
+
+static void add(int i, uint64_t base, uint64_t bytes) {
+  blocks[i].range = (struct range){.base = base, .bytes = bytes};
+  live[i] = true;
+  ck_assert(dz_index_cover(&tables, base, bytes));
+  ck_assert(dz_index_supply(&tables, &chunks));
+  dz_index_add(&tables, &blocks[i], &chunks);
+}
+
+static void drop(int i) {
+  dz_index_remove(&tables, &blocks[i], &chunks);
+  live[i] = false;
+}
+
+static void ck_same(uint64_t address) {
+  struct block *expected = search(address);
+  ck_assert_msg(dz_index_find(&tables, address) == expected, "address %#llx", (unsigned long long)address);
+  if (expected != NULL && expected->range.base != address) expected = NULL;
+  ck_assert_msg(dz_index_find_start(&tables, address) == expected, "start %#llx", (unsigned long long)address);
+}
+
+static void ck_around(uint64_t address) {
+  for (uint64_t by = 1; by <= SLOT; by *= 4) {
+    ck_same(address - by);
+    ck_same(address + by);
+  }
+  ck_same(address);
+}
+
+/* ---- random blocks */
+
+/* Far from one another, at both ends of the addresses, and reaching over where branches meet. */
+static const uint64_t zones[] = {0x10000, 5 * BRANCH - GIB, UINT64_C(0x7f0000000000), DZ_ADDRESS_END - 150 * GIB};
+enum { ZONES = sizeof zones / sizeof *zones };
+
+/* Each power of two from 512 bytes to 32 GiB is as likely as any other. */
+static uint64_t random_bytes(void) {
+  uint64_t most = UINT64_C(1) << (1 + random_below(27));
+  return DZ_UNIT * (1 + random_below(most));
+}
+
+/* Anywhere in a zone, near a border of tables, or beside another block. */
+static uint64_t random_base(void) {
+  uint64_t zone = zones[random_below(ZONES)], any = zone + DZ_UNIT * random_below(64 * GIB / DZ_UNIT);
+  int other = (int)random_below(BLOCKS);
+  switch (random_below(4)) {
+  case 0:
+    return any;
+  case 1:
+    return dz_round_up(any, LEAF) - DZ_UNIT * random_below(4);
+  case 2:
+    return live[other] ? dz_range_end(&blocks[other].range) + DZ_UNIT * random_below(3) : any;
+  default:
+    return live[other] ? dz_round_down(blocks[other].range.base, SLOT) + DZ_UNIT * random_below(SLOT / DZ_UNIT) : any;
+  }
+}
+
+static void add_random(int i) {
+  uint64_t base = random_base(), bytes = random_bytes();
+  if (base + bytes <= DZ_ADDRESS_END && !overlaps_one(base, bytes)) add(i, base, bytes);
+}
+
+static void ck_one(const struct block *block) {
+  uint64_t base = block->range.base, bytes = block->range.bytes, end = base + bytes;
+  ck_same(base);
+  ck_same(base - 1);
+  ck_same(base + 1);
+  ck_same(end - 1);
+  ck_same(end);
+  ck_same(base + random_below(bytes));
+  ck_same(dz_round_down(end - 1, LEAF)); /* the border nearest to its end, which it may reach over */
+  ck_same(dz_round_down(end - 1, SLOT));
+}
+
+static void run_rounds(void) {
+  for (int round = 0; round < ROUNDS; round++) {
+    int i = (int)random_below(BLOCKS);
+    if (live[i])
+      drop(i);
+    else
+      add_random(i);
+    i = (int)random_below(BLOCKS);
+    if (blocks[i].range.bytes > 0) ck_one(&blocks[i]); /* or one that was there once */
+    for (int look = 0; look < LOOKS; look++) ck_same(random_base());
+  }
+}
+
+static void drop_all(void) {
+  for (int i = 0; i < BLOCKS; i++) {
+    if (live[i]) drop(i);
+  }
+  for (int i = 0; i < BLOCKS; i++) ck_one(&blocks[i]);
+}
+
+START_TEST(random_blocks_are_found_as_the_array_finds_them) {
+  run_rounds();
+  int count = 0;
+  for (int i = 0; i < BLOCKS; i++) count += live[i];
+  ck_assert_int_gt(count, BLOCKS / 4);
+  drop_all();
+}
+END_TEST
+
+START_TEST(what_has_gone_leaves_nothing_behind) {
+  run_rounds();
+  drop_all();
+  size_t branches = tables.branch_slab.page_bytes, leaves = tables.leaf_slab.page_bytes, places = tables.chunk_slab.page_bytes;
+  memset(blocks, 0, sizeof blocks);
+  state = 1; /* the same once more */
+  run_rounds();
+  drop_all();
+  ck_assert_uint_eq(tables.branch_slab.page_bytes, branches);
+  ck_assert_uint_eq(tables.leaf_slab.page_bytes, leaves);
+  ck_assert_uint_eq(tables.chunk_slab.page_bytes, places);
+}
+END_TEST
+
+/* ---- what is where by design */
+
+START_TEST(every_unit_of_a_slot_can_have_a_block) {
+  const uint64_t base = UINT64_C(0x7f1234560000);
+  for (int i = 0; i < DZ_INDEX_CHUNK; i++) add(i, base + (uint64_t)i * DZ_UNIT, DZ_UNIT);
+  for (uint64_t at = 0; at < SLOT; at += DZ_UNIT / 2) ck_same(base + at);
+  for (int i = 0; i < DZ_INDEX_CHUNK; i += 2) drop(i);
+  for (uint64_t at = 0; at < SLOT; at += DZ_UNIT / 2) ck_same(base + at);
+  for (int i = 1; i < DZ_INDEX_CHUNK; i += 2) drop(i);
+  ck_around(base);
+  add(0, base + SLOT - DZ_UNIT, 2 * DZ_UNIT);
+  ck_around(base + SLOT);
+}
+END_TEST
+
+START_TEST(a_block_reaches_over_leaves_and_branches) {
+  const uint64_t border = 3 * BRANCH, base = border - LEAF - 3 * DZ_UNIT;
+  add(0, base, 40 * GIB);
+  for (uint64_t leaf = dz_round_up(base, LEAF); leaf < base + 40 * GIB; leaf += LEAF) {
+    ck_same(leaf);
+    ck_same(leaf + LEAF - 1);
+  }
+  ck_around(border);
+  ck_around(base);
+  ck_around(base + 40 * GIB);
+  add(1, base + 40 * GIB, DZ_UNIT);
+  add(2, base - DZ_UNIT, DZ_UNIT);
+  ck_around(base);
+  ck_around(base + 40 * GIB);
+  drop(0);
+  ck_around(border);
+  ck_around(base);
+  ck_around(base + 40 * GIB);
+  add(0, border, LEAF); /* one whole leaf, and nobody reaches into the next */
+  ck_around(border);
+  ck_around(border + LEAF);
+}
+END_TEST
+
+START_TEST(addresses_without_tables_have_no_block) {
+  static const uint64_t addresses[] = {0,         1, DZ_UNIT, BRANCH, DZ_ADDRESS_END - 1, DZ_ADDRESS_END, DZ_ADDRESS_END + LEAF,
+                                       UINT64_MAX};
+  enum { ADDRESSES = sizeof addresses / sizeof *addresses };
+  for (int i = 0; i < ADDRESSES; i++) ck_same(addresses[i]);
+  add(0, DZ_ADDRESS_END - LEAF, LEAF);
+  add(1, DZ_UNIT, DZ_UNIT);
+  for (int i = 0; i < ADDRESSES; i++) ck_same(addresses[i]);
+  ck_assert_ptr_eq(dz_index_find(&tables, DZ_ADDRESS_END - 1), &blocks[0]);
+  ck_assert_ptr_eq(dz_index_find_start(&tables, DZ_UNIT), &blocks[1]);
+}
+END_TEST
+
+/* ---- readers take no lock */
+
+enum { WRITES = 100000 };
+
+static atomic_bool written;
+static atomic_int missed;
+
+/* Blocks 0 and 1 live all the time. */
+static void *read_on(void *nothing) {
+  while (!atomic_load(&written)) {
+    const struct block *small = &blocks[0], *large = &blocks[1];
+    bool found = dz_index_find_start(&tables, small->range.base) == small &&
+                 dz_index_find(&tables, small->range.base + 5) == small &&
+                 dz_index_find_start(&tables, large->range.base) == large &&
+                 dz_index_find(&tables, dz_range_end(&large->range) - 1) == large &&
+                 dz_index_find(&tables, large->range.base + LEAF) == large;
+    if (!found) atomic_fetch_add(&missed, 1);
+  }
+  return nothing;
+}
+
+START_TEST(readers_find_a_live_block_whatever_its_neighbours_do) {
+  pthread_t readers[2];
+  const uint64_t base = UINT64_C(0x7f1234560000);
+  atomic_store(&written, false);
+  atomic_store(&missed, 0);
+  add(0, base + 16 * DZ_UNIT, DZ_UNIT);
+  add(1, base + 64 * DZ_UNIT, 2 * LEAF); /* the two are in one slot, and what comes after the second in its last one */
+  for (int i = 0; i < 2; i++) ck_assert_int_eq(pthread_create(&readers[i], NULL, read_on, NULL), 0);
+  for (int write = 0; write < WRITES; write++) {
+    int i = 2 + (int)random_below(100);
+    if (live[i]) {
+      drop(i);
+    } else {
+      uint64_t at =
+          random_below(2) == 0 ? base + DZ_UNIT * random_below(64) : base + 2 * LEAF + DZ_UNIT * (64 + random_below(64));
+      if (!overlaps_one(at, DZ_UNIT)) add(i, at, DZ_UNIT);
+    }
+  }
+  atomic_store(&written, true);
+  for (int i = 0; i < 2; i++) ck_assert_int_eq(pthread_join(readers[i], NULL), 0);
+  ck_assert_int_eq(missed, 0);
+}
+END_TEST
+
+#define INDEX_TEST(suite, test)                          \
+  do {                                                   \
+    TCase *test_case = tcase_create(#test);              \
+    tcase_set_timeout(test_case, 120);                   \
+    tcase_add_checked_fixture(test_case, start, finish); \
+    tcase_add_test(test_case, test);                     \
+    suite_add_tcase(suite, test_case);                   \
+  } while (0)
+
+int main(void) {
+  Suite *suite = suite_create("index");
+  INDEX_TEST(suite, random_blocks_are_found_as_the_array_finds_them);
+  INDEX_TEST(suite, what_has_gone_leaves_nothing_behind);
+  INDEX_TEST(suite, every_unit_of_a_slot_can_have_a_block);
+  INDEX_TEST(suite, a_block_reaches_over_leaves_and_branches);
+  INDEX_TEST(suite, addresses_without_tables_have_no_block);
+  INDEX_TEST(suite, readers_find_a_live_block_whatever_its_neighbours_do);
+  return harness_run(suite);
+}
