@@ -3,39 +3,83 @@
  * The frame, arbiter and fork protocol of src/scope and src/core/fork.c, for spin. README.md says what corresponds to what, what
  * is checked and what is left out; check.sh runs it.
  *
- * Every load, every store and every compare-and-swap of what threads share is a step of its own. A d_step groups such a step only
- * with what is the thread's alone, or with ghosts: variables of the check that the code does not have.
+ * Every load, store and compare-and-swap that another thread could see, or come between, is a step of its own. A d_step groups
+ * such a step only with what is the thread's alone, and with ghosts: variables of the check that the code does not have.
  *
- * Parts of the world: FAIL, hooks may fail; HOOK, hooks enter and leave scopes; STAMP, the framework has a stamp and others change
- * its settings; JUMP, signal handlers jump out of the library; ATTACH, thread 2 attaches and detaches; FORK=n, thread 0 forks up
- * to n times; CALLS=n, each thread makes at most n calls, else any number. BREAK_...: faults that must be found.
+ * Parts of the world: FAIL, hooks may fail; HOOK, hooks enter and leave scopes; ATTACH, thread 1 attaches and detaches, with
+ * ATTACH=2 between scopes of its own; FORK=n, thread 0 forks up to n times; ONLY, the framework is the parent's only; JUMP,
+ * signal handlers jump out of calls of thread 0; STAMP, the framework has a stamp, and others change its flag. DEPTH=n: scopes
+ * nest so deep. CALLS=n: each thread begins at most n calls, the one that forks one more; else any number. BREAK_...: faults,
+ * each of which must be found.
  */
-#define N 3 /* threads; each has one stack */
-#ifndef DEPTH
-#define DEPTH 2 /* how deep scopes nest */
-#endif
+#define N 3 /* threads, each with a stack of its own */
 #define FORKER 0
-#define ATTACHER 2
+#define JUMPER 0
+#define ATTACHER 1 /* in a child: the thread that the child starts */
+#define MEDDLER 2
+#ifndef DEPTH
+#define DEPTH 2
+#endif
+#ifndef FORK
+#define FORK 0
+#endif
+#if defined(ATTACH) && ATTACH < 2
+#define MAY_ENTER (me != ATTACHER)
+#else
+#define MAY_ENTER true
+#endif
+#ifdef USUAL
+#define ALL true
+#else
+#define ALL false
+#endif
+#ifdef FAIL
+#define HOOKS_FAIL true
+#else
+#define HOOKS_FAIL false
+#endif
+#ifdef ONLY
+#define PARENT_ONLY true
+#else
+#define PARENT_ONLY false
+#endif
+/* Only attaching looks at another thread's stack; and only a fork can come upon what the busy one does half done. Where neither
+ * is there these steps are one. */
+#ifdef ATTACH
+#define STACKS_OWN
+#define UNSEEN
+#else
+#define STACKS_OWN d_step
+#define UNSEEN atomic
+#endif
+#if FORK > 0
+#define BUSY_ONES
+#else
+#define BUSY_ONES d_step
+#endif
 
-/* ---- what is shared: the arbiter's word and variables, the stacks, the fork cell */
+/* ---- what threads share */
 
 #define BUSY 1
 #define ATTACHED 2
 #define DEBT 4
-#define ONE 8         /* of the count, which has three bits */
-#define ATTACHMENT 64 /* one of the attachments' numbers, which has two: one attachment between load and swap must not go unseen */
-#define COUNT(w) (((w) % ATTACHMENT) / ONE)
-#ifdef BREAK_NUMBER
-#define DETACHED(w) 0
-#else
-#define DETACHED(w) ((((w) / ATTACHMENT + 1) % 4) * ATTACHMENT)
-#endif
-
+#define ONE 8 /* of the count */
+#define COUNT(w) ((w) / ONE)
 short word;
-bit ours, value, stamped;
+
+/* The attachment's number is part of the word, too, and never comes twice. So all that matters of it is whether it is still the
+ * one that a thread has seen. */
+#define NOTHING 0
+#define THIS 1
+#define EARLIER 2
+byte saw[N];
+
+byte top[N];    /* the current place of a stack; 0: no scope is open */
+byte places[N]; /* bit p: the frame at place p says off; the first never does */
 bit counted[N];
-byte depth[N], offs[N]; /* bit d: the frame at depth d is off; the frame at 0 never is */
-#define OFF(i) ((offs[i] >> depth[i]) & 1)
+#define OFF(i) ((places[i] >> top[i]) & 1)
+
+bit ours, value, stamped; /* the busy one's */
 
 #define QUIET 0
 #define PENDING 1
@@ -43,154 +87,223 @@ byte depth[N], offs[N]; /* bit d: the frame at depth d is off; the frame at 0 ne
 byte cell;
 
 bit flag; /* the framework's */
-bit same; /* its stamp is what it was when the arbiter looked */
-bit only; /* attached with DROWSE_FRAMEWORK_PARENT_ONLY */
+bit same; /* its stamp is still what it was when the arbiter noted it */
 
 /* ---- ghosts */
 
-bit base;         /* what its user wants the flag to be */
-bit attached;     /* attach has returned, detach has not begun */
-bit promised[N];  /* the last call has returned OK with off current */
-bit jumped[N];    /* the last call was abandoned */
-bit meddled;      /* somebody else has set the flag while it was off for us */
-bit left_alone;   /* a child of a framework that is the parent's only */
-byte hooks;       /* running now */
-byte calls;       /* of the library, going on now */
-byte forks;
-bit gone[N];      /* threads that a fork did not take along */
+#define OUTSIDE 0 /* its last call returned OK, or it has made none */
+#define FAILED 1  /* ... returned an error */
+#define JUMPED 2  /* ... was abandoned, or a fork came: what that left undone its next call does */
+#define INSIDE 3
+byte stage[N];
 
-/* Invariant 6: where off was entered, the flag is off. */
+bit base;       /* what the flag's owner wants it to be */
+bit attached;   /* attach has returned, detach has not begun */
+bit meddled;    /* somebody else has changed the flag while it was ours */
+bit left_alone; /* a child where the framework is not to be touched */
+bit gone[N];    /* threads that a fork did not take along */
+bit hook_runs;
+byte forks;
+bit over; /* nobody begins a call any more: each that has begun must end, or spin tells of an invalid end state */
+
+/* ---- what must hold */
+
+#define HAS_PROMISE(i) (stage[i] == OUTSIDE && OFF(i))
+#define IS_SETTLED(i) (counted[i] == OFF(i) || stage[i] == JUMPED)
+#define AT_REST (stage[0] != INSIDE && stage[1] != INSIDE && stage[2] != INSIDE && cell == QUIET && !left_alone)
+
+/* Invariant 6, at every moment: where a call has returned with off current, the flag is off. */
 inline check_promises() {
-  assert(!(attached && flag && !meddled && (promised[0] || promised[1] || promised[2])));
+  assert(!(attached && flag && !meddled && cell == QUIET && (HAS_PROMISE(0) || HAS_PROMISE(1) || HAS_PROMISE(2))))
 }
 
-/* ... and in both directions where nobody is in the middle of a call. A jump leaves work to that thread's next call, a fork to
- * the child's. */
+/* ... and in both directions where no call is going on. */
 inline check_rest() {
   if
-  :: calls == 0 && cell == QUIET && (word & ATTACHED) ->
+  :: AT_REST && (word & ATTACHED) ->
     assert(!(word & BUSY) && COUNT(word) == counted[0] + counted[1] + counted[2]);
-    assert((counted[0] == OFF(0) || jumped[0]) && (counted[1] == OFF(1) || jumped[1]) &&
-           (counted[2] == OFF(2) || jumped[2]));
-    assert((word & DEBT) || meddled || flag == (COUNT(word) > 0 -> 0 : base));
-    check_debt()
-  :: calls == 0 && !(word & ATTACHED) && !left_alone -> assert(flag == base)
+    assert(IS_SETTLED(0) && IS_SETTLED(1) && IS_SETTLED(2));
+    assert((word & DEBT) || meddled || flag == (COUNT(word) == 0 && base));
+    assert(!(word & DEBT) || HOOKS_FAIL)
+  :: AT_REST && !(word & ATTACHED) -> assert(flag == base)
   :: else
   fi
 }
-#ifdef FAIL
-inline check_debt() { skip }
-#else
-inline check_debt() { assert(!(word & DEBT)) }
-#endif
 
-mtype = { NONE, ENTER, END, OTHER, LOOK, RETURN, WAIT, SWAP, CROSS, COUNT_IT }; /* what a thread is doing */
-
-/* ---- hooks (turn_off, turn_back, run_hook) */
-
-#ifdef FAIL
-#define HOOK_FAILS true
-#else
-#define HOOK_FAILS false
-#endif
-
-/* A hook that calls the library: dz_arbiter_settle() of its own thread, which is the busy one. Nobody else changes the word. */
-inline hook_settles() {
-  word = word + (OFF(me) - counted[me]) * ONE;
-  counted[me] = OFF(me)
+/* What a place above the top holds means nothing. Forgetting it makes states fewer and hides no fault: only who attaches may have
+ * loaded the top before, and look at the place now, and where off has ended he was waited for. */
+inline forget_above() {
+  places[me] = places[me] & ((2 << top[me]) - 1)
 }
-inline hook_scope(is_off) {
+
+/* A push fills the place above the top, then makes it the top. */
+inline fill_place(is_off) {
+  places[me] = (places[me] & ~(2 << top[me])) | (is_off << (top[me] + 1))
+}
+
+/* ---- the word */
+
+inline load_word() {
   d_step {
-    offs[me] = (offs[me] & ((1 << (depth[me] + 1)) - 1)) | (is_off << (depth[me] + 1));
-    depth[me] = depth[me] + 1;
-    hook_settles();
-    depth[me] = depth[me] - 1;
-    offs[me] = offs[me] & ((1 << (depth[me] + 1)) - 1);
-    hook_settles()
+    now = word;
+    saw[me] = THIS
   }
 }
+
+#ifdef BREAK_NUMBER
+#define IS_STILL_THIS true
+#else
+#define IS_STILL_THIS (saw[me] == THIS)
+#endif
+inline compare_and_swap(new) {
+  d_step {
+    won = (word == now && IS_STILL_THIS);
+    word = (won -> new : word);
+    saw[me] = NOTHING
+  }
+}
+
+inline wait_idle() {
+  d_step {
+    !(word & BUSY) ->
+    saw[me] = NOTHING
+  }
+}
+
+/* then: the new word. */
+inline stop_busy() {
+  d_step {
+    assert(then >= 0);
+    word = then & ~BUSY;
+    hook_runs = 0
+  }
+}
+
+/* won: it is, and a framework is attached. */
+inline become_busy() {
+  do
+  :: load_word();
+    if
+    :: !(now & ATTACHED) -> won = 0; break
+    :: (now & ATTACHED) && (now & BUSY) -> wait_idle()
+    :: else ->
+      compare_and_swap(now | BUSY);
+      if
+      :: won -> break
+      :: else
+      fi
+    fi
+  od
+}
+
+/* ---- hooks. ok: how they went */
+
+/* A hook that calls the library is on the busy thread: it neither waits nor runs hooks. */
+inline settle_in_hook() {
+  now = word;
+  then = now + (OFF(me) - counted[me]) * ONE;
+  d_step {
+    assert(word == now);
+    word = then
+  };
+  counted[me] = OFF(me)
+}
+
+inline scope_in_hook(says_off) {
+  BUSY_ONES {
+    fill_place(says_off);
+    top[me] = top[me] + 1;
+    settle_in_hook();
+    top[me] = top[me] - 1;
+    settle_in_hook();
+    forget_above()
+  }
+}
+
 inline hook_body() {
+#ifdef HOOK
   if
-  :: hook_scope(1)
-  :: hook_scope(0)
+  :: scope_in_hook(1)
+  :: scope_in_hook(0)
   :: true
   fi
-}
-#ifdef HOOK
-#define HOOK_BODY hook_body();
 #else
-#define HOOK_BODY
+  skip
 #endif
+}
 
 inline set_flag(to) {
-  HOOK_BODY
+  hook_body();
   if
   :: d_step {
       flag = to;
       same = 0;
       check_promises()
     }
-  :: HOOK_FAILS -> ok = 0
+  :: HOOKS_FAIL -> ok = 0
   fi
 }
 
-#ifdef STAMP
-#define NOTE_STAMP d_step { same = 1; stamped = 1 }
-#define UNSTAMP stamped = 0;
+#define IS_FOREIGN (stamped && !same)
+inline note_stamp() {
+#if defined(BREAK_STAMP)
+  stamped = 1;
+  same = 1
+#elif defined(STAMP)
+  same = 1;
+  stamped = 1
 #else
-#define NOTE_STAMP skip
-#define UNSTAMP
+  skip
 #endif
-
-#ifdef BREAK_VALUE
-#define WAS_OURS 0
+}
+inline forget_stamp() {
+#ifdef STAMP
+  stamped = 0
 #else
-#ifdef BREAK_FOREIGN_DEBT
+  skip
+#endif
+}
+
+#ifdef BREAK_FOREIGN
 #define WAS_OURS ours
 #else
-#define WAS_OURS (ours && !(stamped && !same))
+#define WAS_OURS (ours && !IS_FOREIGN)
 #endif
-#endif
-
 inline turn_off() {
   if
-  :: on = flag
-  :: HOOK_FAILS -> ok = 0
-  fi;
-  if
-  :: ok ->
-    d_step {
+  :: BUSY_ONES {
+      on = flag;
       was_ours = WAS_OURS;
-      value = (was_ours -> value : on)
-    }
+      value = (was_ours -> value : on);
 #ifndef BREAK_OURS
-    ours = 1;
+      ours = 1;
 #endif
-#ifndef BREAK_STAMPED
-    UNSTAMP
-#endif
+      forget_stamp()
+    };
     if
     :: on -> set_flag(0)
     :: else
     fi;
-#ifdef BREAK_OURS
-    ours = 1;
-#endif
-    if
-    :: !ok -> ours = was_ours
-    :: else -> meddled = 0
-    fi;
-    NOTE_STAMP
-  :: else
+    BUSY_ONES {
+      d_step {
+        ours = (ok -> 1 : was_ours);
+        meddled = meddled && !ok
+      };
+      note_stamp()
+    }
+  :: HOOKS_FAIL -> ok = 0 /* to tell what the flag is */
   fi
 }
 
 inline turn_back() {
   if
-  :: ours && value && !(stamped && !same) ->
+  :: ours && value && !IS_FOREIGN ->
     set_flag(1);
     if
-    :: !ok -> NOTE_STAMP
+    :: !ok ->
+      BUSY_ONES {
+        note_stamp()
+      }
     :: else
     fi
   :: else
@@ -205,150 +318,101 @@ inline turn_back() {
   fi
 }
 
-/* ok tells how it went. */
-inline run_hook(is_off) {
+inline run_hook(off_is_wanted) {
   d_step {
-    assert(hooks == 0 && !left_alone); /* one after another; none in a child that is to leave the framework alone */
-    hooks++;
+    assert(!hook_runs && !left_alone); /* one after another; and none where it is not to be touched: invariant 7 */
+    hook_runs = 1;
     ok = 1;
-    hook_off = (is_off)
+    to_off = (off_is_wanted)
   }
   if
-  :: hook_off -> turn_off()
+  :: to_off -> turn_off()
   :: else -> turn_back()
-  fi;
-  d_step {
-    hooks--;
-    hook_off = 0;
-    on = 0;
-    was_ours = 0
-  }
+  fi
 }
 
-/* ---- being busy */
-
-inline wait_idle() {
-  !(word & BUSY)
-}
-
-/* then: the new word. Nobody else changes it meanwhile. */
-inline stop_busy() {
-  word = then & ~BUSY
-}
-
-/* won: whether a framework is attached. */
-inline become_busy() {
-  won = 0;
-  do
-  :: now = word;
-    if
-    :: !(now & ATTACHED) -> break
-    :: (now & ATTACHED) && (now & BUSY) -> wait_idle()
-    :: else ->
-      d_step {
-        won = (word == now);
-        word = (won -> now | BUSY : word)
-      }
-      if
-      :: won -> break
-      :: else
-      fi
-    fi
-  od;
-  now = 0
-}
-
-/* ---- fork: the child's memory is the parent's at that moment; only the forking thread is there */
-
-inline count_all_in_child() {
-  i = 0;
-  do
-  :: i < N ->
-    counted[i] = OFF(i);
-    i++
-  :: else -> break
-  od
-}
+/* ---- forks. The child's memory is the parent's at that moment, and only the thread that forked is there. In the parent nothing
+ * has changed: so a run goes on as the child. */
 
 #ifdef BREAK_RECOUNT
 #define CHILD_COUNT COUNT(word)
 #else
-#define CHILD_COUNT (counted[0] + counted[1] + counted[2])
+#define CHILD_COUNT (OFF(0) + OFF(1) + OFF(2))
 #endif
 #ifdef BREAK_CHILD_BUSY
-#define CHILD_WRONG ((word & DEBT) || (CHILD_COUNT > 0) != ours)
+#define IN_THE_MIDDLE DEBT
 #else
-#define CHILD_WRONG ((word & (BUSY | DEBT)) || (CHILD_COUNT > 0) != ours)
+#define IN_THE_MIDDLE (BUSY | DEBT)
+#endif
+#ifdef BREAK_ONLY
+#define CHILD_DETACHES !(word & ATTACHED)
+#else
+#define CHILD_DETACHES (!(word & ATTACHED) || PARENT_ONLY)
 #endif
 #ifdef BREAK_PEND
 #define PEND QUIET
 #else
 #define PEND PENDING
 #endif
-#ifdef BREAK_ONLY
-#define CHILD_DETACHES !(word & ATTACHED)
-#else
-#define CHILD_DETACHES (!(word & ATTACHED) || only)
-#endif
 
-/* dz_arbiter_child() */
+/* Nobody else is there. */
 inline child() {
   d_step {
     cell = QUIET;
     if
-    :: CHILD_DETACHES -> word = DETACHED(word)
+    :: CHILD_DETACHES -> word = 0
     :: else ->
-      count_all_in_child();
-      i = 0;
-      now = DETACHED(word) + ATTACHED + CHILD_COUNT * ONE;
-      cell = (CHILD_WRONG -> PEND : QUIET);
-      word = (CHILD_WRONG -> now + DEBT : now);
-      now = 0
-    fi
+      then = ATTACHED + CHILD_COUNT * ONE;
+      counted[0] = OFF(0);
+      counted[1] = OFF(1);
+      counted[2] = OFF(2);
+      if
+      :: (word & IN_THE_MIDDLE) || (COUNT(then) > 0) != ours -> word = then | DEBT; cell = PEND
+      :: else -> word = then
+      fi
+    fi;
+    then = 0
   }
 }
 
-/* fork() runs the handlers, bare: _Fork() and clone() leave that to the next call. */
-inline fork_here(bare) {
+inline lose(i) {
+  gone[i] = 1;
+  top[i] = 0;
+  places[i] = 0;
+  stage[i] = OUTSIDE;
+  saw[i] = NOTHING
+}
+
+inline fork_here() {
   d_step {
     forks++;
-    i = 1;
-    do
-    :: i < N ->
-      gone[i] = 1;
-      depth[i] = 0;
-      offs[i] = 0;
-      promised[i] = 0;
-      jumped[i] = 0;
-      i++
-    :: else -> break
-    od;
-    i = 0;
-    hooks = 0;
-    calls = (kind != NONE);
-    promised[FORKER] = 0; /* until the child's next call */
-    attached = (word & ATTACHED) && !only;
-    left_alone = left_alone || ((word & ATTACHED) && only);
+    lose(1);
+    lose(2);
+    hook_runs = 0;
+    stage[FORKER] = (stage[FORKER] == INSIDE -> INSIDE : JUMPED);
+    attached = (word & ATTACHED) && !PARENT_ONLY;
+    left_alone = left_alone || ((word & ATTACHED) && PARENT_ONLY);
     cell = EMPTY
-  }
+  };
   if
-  :: bare
-  :: !(bare) -> child()
+  :: child() /* fork() runs the handlers, */
+  :: true    /* _Fork() and clone() leave that to the next call */
   fi
 }
 
-/* dz_arbiter_check_fork(), dz_arbiter_after_fork() */
-inline check_fork() {
+inline notice_fork() {
   if
   :: cell == EMPTY -> child()
   :: else
-  fi;
+  fi
+}
+
+/* Signals are blocked here: else a fork could come behind the look. */
+inline check_fork() {
+  notice_fork();
   if
-  :: d_step {
-      cell == PENDING ->
-      cell = QUIET;
-      calls++
-    }
+  :: cell == PENDING ->
+    cell = QUIET;
     become_busy();
     if
     :: won ->
@@ -356,234 +420,321 @@ inline check_fork() {
       then = (ok -> word & ~DEBT : word);
       stop_busy()
     :: else
-    fi;
-    d_step {
-      then = 0;
-      won = 0;
-      ok = 1;
-      calls--
-    }
+    fi
   :: else
   fi
 }
-#ifdef FORK
-#define CHECK_FORK check_fork();
-#else
-#define CHECK_FORK
+
+/* Where they are not blocked a handler may fork, or jump away. */
+inline interrupted() {
+#if FORK > 0 || defined(JUMP)
+  if
+#if FORK > 0
+  :: me == FORKER && forks < FORK -> fork_here()
 #endif
+#ifdef JUMP
+  :: me == JUMPER -> goto abandoned
+#endif
+  :: true
+  fi
+#else
+  skip
+#endif
+}
 
-/* ---- counting (settle, cross): ok tells how it went */
+/* ---- counting */
 
+/* A hook has failed while a scope began: the frame goes before anybody else may look at it. */
+inline take_back() {
+  if
+  :: !ok && !ending -> top[me] = top[me] - 1
+  :: else
+  fi
+}
+
+#ifdef BREAK_TAKE_BACK
+#define COUNTS (ok || ending -> off : was_counted)
+#else
+#define COUNTS OFF(me)
+#endif
+#ifdef BREAK_DEBT
+#define LEAVES_DEBT false
+#else
+#define LEAVES_DEBT (!ok && (ending || counts != was_counted))
+#endif
+#ifdef BREAK_HOOK_COUNTS
+#define IS_COUNTED was_counted
+#else
+#define IS_COUNTED counted[me]
+#endif
 inline cross() {
-  was_counted = counted[me];
 #ifdef BREAK_BUSY
   counted[me] = off;
 #endif
+  was_counted = counted[me];
   run_hook(COUNT(word + (off - counted[me]) * ONE) > 0);
-  counts = (ok || ending -> off : was_counted);
-#ifdef BREAK_HOOK_COUNT
-  then = word + (counts - was_counted) * ONE;
-#else
-  then = word + (counts - counted[me]) * ONE;
-#endif
-  counted[me] = counts;
-#ifdef BREAK_DEBT
-  then = (ok -> then & ~DEBT : then);
-#else
-  then = (ok -> then & ~DEBT : (ending -> then | DEBT : then));
+#ifndef BREAK_TAKE_BACK
+  take_back();
 #endif
   d_step {
-    stop_busy();
-    was_counted = 0;
-    counts = 0;
-    forget_look()
-  }
+    counts = COUNTS;
+    then = word + (counts - IS_COUNTED) * ONE;
+    then = (ok -> then & ~DEBT : then);
+    then = (LEAVES_DEBT -> then | DEBT : then);
+    counted[me] = counts
+  };
+  stop_busy();
+#ifdef BREAK_TAKE_BACK
+  take_back()
+#endif
 }
 
-#ifdef BREAK_BUSY /* the crossing counts at once, and who does not cross does not wait for its hook */
+#ifdef BREAK_BUSY /* it is counted before its hook has run, and who does not cross zero does not wait for that */
 #define MUST_WAIT ((now & BUSY) && crosses)
 #define CROSSING (then | BUSY)
 #else
 #define MUST_WAIT (now & BUSY)
 #define CROSSING (now | BUSY)
 #endif
-
-/* Only attaching writes another stack's counted: without it looking at one's own is no step. */
-#ifdef ATTACH
-#define PRIVATE
-#else
-#define PRIVATE d_step
-#endif
-
-/* What was loaded is kept only for the swap, to have fewer states. */
 inline look() {
-  PRIVATE {
-    now = word;
-    d_step {
-      off = OFF(me);
-      then = now + (off - counted[me]) * ONE;
-      crosses = (COUNT(now) == 0) != (COUNT(then) == 0) || (now & DEBT);
-      next = SWAP;
-      if
-      :: !(now & ATTACHED) -> next = RETURN
-      :: else ->
-        if
-        :: MUST_WAIT -> next = WAIT
-        :: !MUST_WAIT && then == now && !crosses -> next = RETURN
-        :: else
-        fi
-      fi;
-      if
-      :: next != SWAP -> forget_look()
-      :: else
-      fi
-    }
+  d_step {
+    off = OFF(me);
+    then = now + (off - counted[me]) * ONE;
+    crosses = (COUNT(now) == 0) != (COUNT(then) == 0) || (now & DEBT);
+    next = (crosses -> CROSSING : then)
   }
-}
-
-inline forget_look() {
-  now = 0;
-  then = 0;
-  off = 0;
-  crosses = 0
 }
 
 inline settle() {
   do
-  :: look();
+  :: STACKS_OWN {
+      load_word();
+      look()
+    };
     if
-    :: next == RETURN -> break
-    :: next == WAIT && !(word & BUSY)
-    :: d_step {
-        next == SWAP ->
-        next = LOOK;
-        assert(word != now || then >= 0);
-        if
-        :: word == now && crosses -> word = CROSSING; next = CROSS
-        :: word == now && !crosses -> word = then; next = COUNT_IT
-        :: else -> forget_look()
-        fi
-      }
+    :: !(now & ATTACHED) -> break
+    :: (now & ATTACHED) && MUST_WAIT -> wait_idle()
+    :: (now & ATTACHED) && !MUST_WAIT && then == now && !crosses -> break
+    :: else ->
+      compare_and_swap(next);
       if
-      :: next == CROSS -> cross(); break
-      :: d_step {
-          next == COUNT_IT ->
-          counted[me] = off;
-          forget_look()
-        }
-        break
-      :: next == LOOK
+      :: won && crosses -> cross(); break
+      :: won && !crosses -> counted[me] = off; break
+      :: else
       fi
     fi
-  od;
-  next = LOOK
+  od
 }
 
-/* concerns_arbiter() */
-#ifdef BREAK_JUMP
-#define NOT_CONCERNED !(was || OFF(me))
-#else
-#define NOT_CONCERNED !(was || OFF(me) || counted[me])
-#endif
-#ifdef BREAK_SETTLE_FORK
-#define CHECK_FORK_AGAIN
-#else
-#define CHECK_FORK_AGAIN CHECK_FORK
-#endif
-#ifdef BREAK_THREAD_FENCE
-#define NOT_ATTACHED early
-#else
-#define NOT_ATTACHED !(word & ATTACHED)
-#endif
-
-/* dz_arbiter_settle(). The fence stands where the store and this load are two steps in this order; signals are blocked behind it,
- * so a fork in a signal handler has its last chance before the second look at the fork cell. */
-inline dz_arbiter_settle() {
+inline arbiter_settle() {
   if
-  :: NOT_CONCERNED || NOT_ATTACHED -> ok = 1
-  :: else -> CHECK_FORK_AGAIN settle()
+  :: special && is_attached ->
+#if FORK > 0 && !defined(BREAK_NOTICE) /* signals are blocked from here on: the last look at the cell */
+    notice_fork();
+#endif
+    ok = 1;
+    settle()
+  :: else
   fi
 }
 
+/* ---- frames. The call looks before it changes anything whether it has to do with the arbiter, and again behind that; the usual
+ * one has not. */
+
+#ifdef BREAK_JUMP
+#define LEFT_UNDONE false
+#else
+#define LEFT_UNDONE counted[me]
+#endif
+
+/* The fence is that the store of the top and the load of the word are two steps in this order. */
+inline set_top() {
+#ifdef BREAK_THREAD_FENCE
+  is_attached = (word & ATTACHED) != 0;
+#endif
+  STACKS_OWN {
+    top[me] = target;
+    special = special && (before || OFF(me) || LEFT_UNDONE)
+  };
+  interrupted();
+#ifndef BREAK_THREAD_FENCE
+  is_attached = (word & ATTACHED) != 0
+#endif
+}
+
+/* ---- attaching */
+
+inline count_stack(i) {
+  seen_top = top[i];
+  off = (places[i] >> seen_top) & 1;
+  counted[i] = off;
+  found = found + counted[i]
+}
+
+inline count_all() {
+  found = 0;
+  count_stack(0);
+  count_stack(1);
+  count_stack(2)
+}
+
+inline attach() {
+  load_word();
+  if
+  :: now & (ATTACHED | BUSY) -> won = 0
+  :: else -> compare_and_swap(now | BUSY)
+  fi;
+  if
+  :: won ->
+    d_step {
+      ours = 0;
+      stamped = 0;
+      base = (left_alone -> flag : base);
+      left_alone = 0
+    };
+#ifdef BREAK_ATTACH_FENCE /* the loads of the frames overtake the store */
+    count_all();
+    word = BUSY | ATTACHED;
+#else
+    word = BUSY | ATTACHED;
+    count_all();
+#endif
+    word = (BUSY | ATTACHED) + found * ONE;
+    if
+    :: found > 0 -> run_hook(1)
+    :: else
+    fi;
+    d_step {
+      then = (ok -> ATTACHED + found * ONE : 0);
+      stop_busy();
+      attached = ok
+    }
+  :: else
+  fi
+}
+
+inline renumber(i) {
+  saw[i] = (saw[i] == NOTHING -> NOTHING : EARLIER)
+}
+
+inline detach() {
+  become_busy();
+  if
+  :: won ->
+    attached = 0;
+    if
+    :: ours -> run_hook(0)
+    :: else
+    fi;
+    d_step {
+      then = (ok -> 0 : word);
+      stop_busy();
+      if
+      :: ok -> renumber(0); renumber(1); renumber(2)
+      :: else -> attached = 1
+      fi
+    }
+  :: else
+  fi
+}
+
+/* ---- a thread, whose user may do anything at any time */
+
 #ifdef CALLS
-#define MAY_CALL (left > 0)
-#define SPEND left--
+#define MAY_CALL (!over && calls < CALLS + (me == FORKER && FORK > 0))
+#define COUNT_CALL calls = (cell == QUIET -> calls + 1 : calls)
 #else
-#define MAY_CALL true
-#define SPEND skip
+#define MAY_CALL !over
+#define COUNT_CALL skip
 #endif
 
-/* ---- frames (push, dz_frame_end) */
-
-/* Makes the frame at a new depth current by one store. What lies above is forgotten, to have fewer states; so what a frame's place
- * holds is never seen without its depth, which release and acquire see to in the code. */
-inline store_depth(to) {
-  depth[me] = to;
-  offs[me] = my_offs & ((1 << (to + 1)) - 1);
-  my_depth = to;
-  my_offs = offs[me]
+inline begin() {
+  stage_before = stage[me];
+  stage[me] = INSIDE;
+  COUNT_CALL;
+  before = OFF(me)
 }
 
-#ifdef BREAK_THREAD_FENCE /* the load of the word overtakes the store of the frame */
-#define LOAD_EARLY early = !(word & ATTACHED);
-#else
-#define LOAD_EARLY
-#endif
-
-/* A call begins, and changes the depth. */
-inline push(is_off) {
-  LOAD_EARLY
+inline begin_enter(says_off) {
   d_step {
-    MAY_CALL && depth[me] < DEPTH ->
-    SPEND;
-    kind = ENTER;
-    calls++;
-    promised[me] = 0;
-    target = depth[me] + 1;
-    was = OFF(me);
-    my_offs = my_offs | (is_off << target);
-    store_depth(target)
+    MAY_CALL && cell == QUIET && top[me] < DEPTH && (says_off || OFF(me) || ALL) && MAY_ENTER ->
+    begin();
+    target = top[me] + 1;
+    wants = says_off;
+    special = before || wants || LEFT_UNDONE;
+    fill_place(wants)
   }
 }
 
-inline end_frames(to, possible) {
-  LOAD_EARLY
+/* leave, unwind, a frame that died, the end of a thread. */
+inline begin_end(to, possible) {
   d_step {
-    MAY_CALL && (possible) ->
-    SPEND;
-    kind = END;
-    calls++;
-    promised[me] = 0;
-    was = OFF(me);
+    MAY_CALL && cell == QUIET && (possible) ->
+    begin();
+    target = to;
     ending = 1;
-    store_depth(to)
+    special = before || ((places[me] >> target) & 1) || LEFT_UNDONE
   }
 }
 
-/* A call is over, or abandoned. */
-inline forget() {
-  kind = NONE;
-  was = 0;
-  early = 0;
-  target = 0;
-  ending = 0;
-  ok = 1;
+inline begin_other(possible) {
+  d_step {
+    !over && (possible) ->
+    begin()
+  }
+}
+
+inline forget_call() {
   now = 0;
   then = 0;
+  next = 0;
+  target = 0;
+  seen_top = 0;
+  found = 0;
+  wants = 0;
+  before = 0;
+  special = 0;
+  is_attached = 0;
+  ending = 0;
   off = 0;
   crosses = 0;
   won = 0;
-  next = LOOK;
-  calls--
+  on = 0;
+  was_ours = 0;
+  was_counted = 0;
+  counts = 0;
+  to_off = 0;
+  ok = 1;
+  saw[me] = NOTHING;
+  forget_above()
+}
+
+/* open_top, open_places: the scopes that are open as the user knows them. Invariants 4 and 5: so it is. */
+inline note_enter() {
+  open_top = open_top + 1;
+  open_places = open_places | (wants << open_top)
+}
+
+inline note_end() {
+  open_top = target;
+  open_places = open_places & ((2 << target) - 1)
 }
 
 inline end_call() {
   d_step {
-    /* Invariant 5, and 4: the frame is what the scopes that are open say. */
-    assert(depth[me] == my_depth && ((offs[me] ^ my_offs) & ((1 << (my_depth + 1)) - 1)) == 0);
-    jumped[me] = 0;
-    promised[me] = ok && OFF(me);
-    forget();
+    if
+    :: ending -> note_end()
+    :: !ending && target > 0 && ok -> note_enter()
+    :: else
+    fi;
+    if
+    :: ok && (ending || target > 0 || won) -> stage[me] = OUTSIDE
+    :: !ok && (ending || target == 0) -> stage[me] = FAILED
+    :: else -> stage[me] = stage_before /* who failed to enter, or found nothing to do, has changed nothing */
+    fi;
+    stage_before = OUTSIDE;
+    forget_call();
+    assert(top[me] == open_top && places[me] == open_places);
     check_promises();
     check_rest()
   }
@@ -591,145 +742,19 @@ inline end_call() {
 
 inline abandon_call() {
   d_step {
-    jumped[me] = 1;
-    forget()
+    stage[me] = JUMPED;
+    stage_before = OUTSIDE;
+    forget_call();
+    open_top = top[me];
+    open_places = places[me]
   }
 }
 
-#ifdef FORK
-#define FORKS FORK
-#else
-#define FORKS 0
-#endif
-#ifdef JUMP
-#define JUMPS true
-#else
-#define JUMPS false
-#endif
-
-/* Between the two halves of a change: a signal handler may jump, or fork. */
-inline interrupted() {
-  if
-  :: me == FORKER && forks < FORKS -> fork_here(0)
-  :: me == FORKER && forks < FORKS -> fork_here(1)
-  :: JUMPS -> goto abandoned
-  :: true
-  fi
-}
-#if defined(FORK) || defined(JUMP)
-#define INTERRUPTED interrupted();
-#else
-#define INTERRUPTED
-#endif
-
-/* ---- attaching */
-
-inline framework_attach() {
-  CHECK_FORK
-  now = word;
-  d_step {
-    won = !(now & (ATTACHED | BUSY)) && word == now;
-    word = (won -> now | BUSY : word)
-  }
-  if
-  :: won ->
-    if
-    :: only = 0
-#ifdef FORK
-    :: only = 1
-#endif
-    fi;
-    d_step {
-      ours = 0;
-      stamped = 0;
-      base = (left_alone -> flag : base);
-      left_alone = 0
-    }
-#ifndef BREAK_ATTACH_FENCE
-    word = now | BUSY | ATTACHED;
-#endif
-    then = 0;
-    i = 0;
-    do
-    :: i < N ->
-      d_step {
-#ifndef BREAK_COUNTED
-        counted[i] = OFF(i);
-#endif
-        then = then + OFF(i) * ONE;
-        i++
-      }
-    :: else -> i = 0; break
-    od;
-    word = (now | BUSY | ATTACHED) + then;
-    ok = 1;
-    if
-    :: then > 0 -> run_hook(1)
-    :: else
-    fi;
-    d_step {
-      then = (ok -> (now | ATTACHED) + then : now);
-      stop_busy();
-      attached = ok;
-      check_promises()
-    }
-  :: else
-  fi;
-  d_step {
-    now = 0;
-    then = 0;
-    won = 0
-  }
-}
-
-inline framework_detach() {
-  CHECK_FORK
-  become_busy();
-  if
-  :: won ->
-    attached = 0;
-    ok = 1;
-    if
-    :: ours -> run_hook(0)
-    :: else
-    fi;
-    d_step {
-      then = (ok -> DETACHED(word) : word);
-      stop_busy();
-      attached = !ok;
-      check_promises()
-    }
-  :: else
-  fi;
-  d_step {
-    then = 0;
-    won = 0
-  }
-}
-
-/* ---- a thread and its user, who may do anything at any time */
-
-inline begin_other() {
-  d_step {
-    MAY_CALL && me == ATTACHER ->
-    SPEND;
-    kind = OTHER;
-    calls++
-  }
-}
-
-inline end_other() {
-  d_step {
-    forget();
-    check_rest()
-  }
-}
-
-/* Somebody else sets the flag, and means it. */
+/* Somebody else changes the flag and means it: which can be told only where a stamp has been noted. */
 inline meddle() {
   d_step {
-    MAY_CALL && !(word & BUSY) && cell == QUIET && !(forks > 0 && (word & DEBT)) ->
-    SPEND;
+    MAY_CALL && !(word & BUSY) && cell == QUIET && (stamped || !ours) ->
+    COUNT_CALL;
     flag = !flag;
     base = flag;
     same = 0;
@@ -738,115 +763,88 @@ inline meddle() {
 }
 
 proctype thread(byte me) {
-  mtype kind = NONE, next = LOOK;
-  short now, then;
-  byte target, my_depth, my_offs, i;
-  bit was, off, crosses, won, early, ending, ok = 1, on, was_ours, was_counted, counts, hook_off;
+  short now, then, next;
+  byte target, seen_top, found, stage_before, open_top, open_places;
+  bit wants, before, special, is_attached, ending, off, crosses, won, on, was_ours, was_counted, counts, to_off, ok = 1;
 #ifdef CALLS
-  byte left = CALLS;
+  byte calls;
 #endif
 
-begin:
+end_begin:
   {
 end_idle:
     do
-    :: CHECK_FORK
-      if
-      :: push(1) -> goto entered
-      :: push(0) -> goto entered
-      :: end_frames(0, depth[me] > 0 || jumped[me]) -> goto ended /* leave, unwind, the end of a thread: any depth below */
-      :: end_frames(depth[me] - 1, depth[me] > 1) -> goto ended
-      :: end_frames(depth[me], depth[me] > 0 && jumped[me]) -> goto ended
-      fi
+    :: UNSEEN {
+        if
+        :: begin_enter(0)
+        :: begin_enter(1)
+        fi;
+        interrupted();
+        set_top()
+      };
+      arbiter_settle();
+      end_call()
+    :: UNSEEN {
+        if
+        :: begin_end(0, top[me] > 0 || stage[me] == JUMPED)
+        :: begin_end(top[me] - 1, top[me] > 1)
+        :: begin_end(top[me], top[me] > 0 && stage[me] == JUMPED)
+        fi;
+        set_top()
+      };
+      arbiter_settle();
+      end_call()
 #ifdef ATTACH
-    :: begin_other() -> framework_attach(); end_other()
-    :: begin_other() -> framework_detach(); end_other()
+    :: begin_other(MAY_CALL && me == ATTACHER && cell == QUIET) -> attach(); end_call()
+    :: begin_other(MAY_CALL && me == ATTACHER && cell == QUIET) -> detach(); end_call()
 #endif
 #ifdef STAMP
-    :: meddle()
+    :: me == MEDDLER -> meddle()
 #endif
-#ifdef FORK
-    :: me == FORKER && forks < FORK -> fork_here(0)
-    :: me == FORKER && forks < FORK -> fork_here(1)
-#endif
-#ifdef CALLS
-    :: left == 0 -> goto stop
+#if FORK > 0
+    :: me == FORKER && !over && forks < FORK -> fork_here()
+    :: begin_other(cell != QUIET) -> check_fork(); end_call() /* before whatever is called next */
 #endif
     od;
 
-entered:
-    INTERRUPTED
-    dz_arbiter_settle();
-    if
-    :: d_step {
-        !ok ->
-        store_depth(target - 1);
-        ending = 1
-      }
-#ifndef BREAK_POP
-      dz_arbiter_settle();
-#endif
-      ok = 0
-    :: else
-    fi;
-    end_call();
-    goto end_idle;
-
-ended:
-    INTERRUPTED
-    dz_arbiter_settle();
-    end_call();
-    goto end_idle;
-
 abandoned:
+    skip;
     abandon_call();
     goto end_idle
   }
-#ifdef FORK
+#if FORK > 0
   unless {
-    gone[me];
+    gone[me]
+  };
 end_gone:
-    d_step {
-      cell != EMPTY -> /* the child starts a thread of its own, with a stack of its own */
-      gone[me] = 0;
-      counted[me] = 0;
-      my_depth = 0;
-      my_offs = 0;
-      i = 0;
-      on = 0;
-      was_ours = 0;
-      was_counted = 0;
-      counts = 0;
-      hook_off = 0;
-      calls++;
-      forget()
-    }
-    goto begin
-  }
+  d_step { /* the child starts a thread, with a stack of its own */
+    me == ATTACHER && cell != EMPTY ->
+    gone[me] = 0;
+    counted[me] = 0;
+    open_top = 0;
+    open_places = 0;
+    stage_before = OUTSIDE;
+    forget_call()
+  };
+  goto end_begin
 #endif
-stop:
-  skip
 }
 
 init {
   atomic {
     if
-    :: flag = 1
-    :: flag = 0
+    :: base = 1
+    :: base = 0
     fi;
-    base = flag;
-#ifndef ATTACH
+    flag = base;
     word = ATTACHED;
     attached = 1;
-    if
-    :: only = 0
-#ifdef FORK
-    :: only = 1
-#endif
-    fi;
-#endif
     run thread(0);
     run thread(1);
     run thread(2)
-  }
+  };
+#ifndef CALLS /* else they stop anyway */
+end_init:
+  over = 1
+#endif
 }

@@ -62,9 +62,11 @@ static drowse_status set_flag(bool on) {
   return code == 0 ? DROWSE_OK : refuse("set_expandable", code);
 }
 
+/* stamped comes last: a child may be forked in between, by another thread. */
 static void note_stamp(void) {
+  if (framework.stamp != NULL) stamp = framework.stamp(framework.context);
+  atomic_signal_fence(memory_order_release);
   stamped = framework.stamp != NULL;
-  if (stamped) stamp = framework.stamp(framework.context);
 }
 
 /* Somebody else has changed the framework's settings since we did. */
@@ -155,21 +157,22 @@ static void note_counted(struct drowse_stack *stack, bool counts) {
 
 /* The busy one has the hook make the flag what it is to be, then counts. The hook may have entered and left scopes on this very
  * stack, and counted it: so how it differs is looked at again. */
-static drowse_status cross(struct drowse_stack *stack, bool ending) {
-  bool off = dz_stack_is_off(stack), counted = is_counted(stack);
-  drowse_status status = run_hook(count_of(atomic_load(&word) + difference(stack, off)) > 0);
-  bool counts = status == DROWSE_OK || ending ? off : counted;
+static drowse_status cross(struct drowse_stack *stack, struct place *back) {
+  bool counted = is_counted(stack);
+  drowse_status status = run_hook(count_of(atomic_load(&word) + difference(stack, dz_stack_is_off(stack))) > 0);
+  if (status != DROWSE_OK && back != NULL) dz_stack_set_top(stack, back);
+  bool counts = dz_stack_is_off(stack);
   uint64_t then = atomic_load(&word) + difference(stack, counts);
   note_counted(stack, counts);
   if (status == DROWSE_OK)
     then &= ~DEBT;
-  else if (ending)
+  else if (back == NULL || counts != counted)
     then |= DEBT;
   stop_busy(then);
   return status;
 }
 
-static drowse_status settle(struct drowse_stack *stack, bool ending) {
+static drowse_status settle(struct drowse_stack *stack, struct place *back) {
   for (;;) {
     uint64_t now = atomic_load(&word);
     if ((now & ATTACHED) == 0) return DROWSE_OK;
@@ -183,7 +186,7 @@ static drowse_status settle(struct drowse_stack *stack, bool ending) {
     if (then == now && !crosses) return DROWSE_OK;
     crosses = crosses && !in_hook;
     if (!atomic_compare_exchange_weak(&word, &now, crosses ? now | BUSY : then)) continue;
-    if (crosses) return cross(stack, ending);
+    if (crosses) return cross(stack, back);
     note_counted(stack, off);
     return DROWSE_OK;
   }
@@ -195,12 +198,16 @@ static void block_signals(sigset_t *before) {
   (void)pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
-drowse_status dz_arbiter_settle(struct drowse_stack *stack, bool ending) {
+/* A signal handler may have forked since the call began, by a fork that runs no handlers: whoever was busy is gone then. That is
+ * noticed once no handler can run any more. What the flag has to be put right for is left to the next call: the hook would find
+ * this one's scope half begun. */
+drowse_status dz_arbiter_settle(struct drowse_stack *stack, struct place *back) {
   atomic_thread_fence(memory_order_seq_cst);
   if ((atomic_load_explicit(&word, memory_order_relaxed) & ATTACHED) == 0) return DROWSE_OK;
   sigset_t before;
   block_signals(&before);
-  drowse_status status = settle(stack, ending);
+  (void)dz_fork_generation();
+  drowse_status status = settle(stack, back);
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
   return status;
 }
@@ -249,9 +256,9 @@ DROWSE_API drowse_status drowse_framework_attach(const drowse_framework *given) 
   if (wanted.get_expandable == NULL || wanted.set_expandable == NULL) {
     return dz_error(DROWSE_ERR_INVALID, "drowse_framework: get_expandable or set_expandable is NULL");
   }
-  dz_arbiter_check_fork();
   sigset_t before;
   block_signals(&before);
+  dz_arbiter_check_fork();
   status = attach(&wanted);
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
   return status;
@@ -267,9 +274,9 @@ static drowse_status detach(void) {
 
 DROWSE_API drowse_status drowse_framework_detach(void) {
   if (in_hook) return dz_error(DROWSE_ERR_BUSY, "a hook cannot detach its own framework");
-  dz_arbiter_check_fork();
   sigset_t before;
   block_signals(&before);
+  dz_arbiter_check_fork();
   drowse_status status = detach();
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
   return status;
@@ -295,9 +302,8 @@ void dz_arbiter_child(void) {
 
 void dz_arbiter_after_fork(void) {
   sigset_t before;
-  if (!dz_fork_settle() || in_hook) return;
   block_signals(&before);
-  if (become_busy()) {
+  if (dz_fork_settle() && !in_hook && become_busy()) {
     uint64_t now = atomic_load(&word);
     drowse_status status = run_hook(count_of(now) > 0);
     stop_busy(status == DROWSE_OK ? atomic_load(&word) & ~DEBT : atomic_load(&word));

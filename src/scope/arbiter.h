@@ -11,9 +11,10 @@
 struct drowse_stack;
 
 /* To be called by the thread that runs on a stack when a scope begins or ends there in which off is current, or was: returns when
- * the flag is right. HOOK: a hook failed; ending: the flag is in debt, which the next one to come here pays; else nothing has
- * changed, and the caller takes his frame back. */
-drowse_status dz_arbiter_settle(struct drowse_stack *stack, bool ending);
+ * the flag is right. HOOK: a hook failed. Back is what was current before the scope that begins: it is again, before anybody else
+ * goes on. NULL: a scope ends; the flag is in debt, which the next one to come here pays. */
+struct place;
+drowse_status dz_arbiter_settle(struct drowse_stack *stack, struct place *back);
 
 /* In a forked child: counts anew; the flag itself is put right at the next call. */
 void dz_arbiter_child(void);

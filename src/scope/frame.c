@@ -54,10 +54,6 @@ void dz_frame_prune(struct drowse_stack *stack, const void *sp) {
 
 /* ---- ending */
 
-static inline void set_top(struct drowse_stack *stack, struct place *top) {
-  atomic_store_explicit(&stack->top, top, memory_order_release);
-}
-
 static inline drowse_expandable expandable_of(const struct place *place) {
   return atomic_load_explicit(&place->expandable, memory_order_relaxed);
 }
@@ -76,8 +72,8 @@ static inline bool concerns_arbiter(const struct drowse_stack *stack, drowse_exp
 
 drowse_status dz_frame_end(struct drowse_stack *stack, struct place *top) {
   drowse_expandable before = expandable_of(dz_stack_top(stack));
-  set_top(stack, top);
-  return concerns_arbiter(stack, before, expandable_of(top)) ? dz_arbiter_settle(stack, true) : DROWSE_OK;
+  dz_stack_set_top(stack, top);
+  return concerns_arbiter(stack, before, expandable_of(top)) ? dz_arbiter_settle(stack, NULL) : DROWSE_OK;
 }
 
 /* ---- leaving and entering. Most calls have nothing special about them: these are short and call nothing. What makes a call
@@ -128,7 +124,7 @@ DROWSE_API drowse_status drowse_scope_leave(drowse_scope *scope) {
   if (concerns_arbiter(stack, expandable_of(place), expandable_of(under)) || looks_dead(stack, under, CALLERS_SP)) {
     return leave_special(scope, CALLERS_SP);
   }
-  set_top(stack, under);
+  dz_stack_set_top(stack, under);
   return DROWSE_OK;
 }
 
@@ -141,7 +137,7 @@ ALWAYS_INLINE void push(struct drowse_stack *stack, struct place *under, drowse_
   atomic_store_explicit(&place->expandable, expandable, memory_order_relaxed);
   place->object = (uintptr_t)scope;
   place->serial = serial;
-  set_top(stack, place);
+  dz_stack_set_top(stack, place);
   scope->opaque[0] = serial;
   scope->opaque[1] = place->name;
 }
@@ -158,10 +154,8 @@ static drowse_status push_and_settle(struct drowse_stack *stack, drowse_scope *s
   if (expandable == DROWSE_EXPANDABLE_INHERIT) expandable = before;
   push(stack, under, scope, tag, expandable);
   drowse_status status = DROWSE_OK;
-  if (concerns_arbiter(stack, before, expandable)) status = dz_arbiter_settle(stack, false);
-  if (status == DROWSE_OK) return DROWSE_OK;
-  set_top(stack, under);
-  *scope = (drowse_scope)DROWSE_SCOPE_NONE;
+  if (concerns_arbiter(stack, before, expandable)) status = dz_arbiter_settle(stack, under);
+  if (status != DROWSE_OK) *scope = (drowse_scope)DROWSE_SCOPE_NONE;
   return status;
 }
 

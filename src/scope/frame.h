@@ -7,6 +7,14 @@
 
 #include "drowse.h"
 
+/* How a place on a stack of frames is named, in tokens and in marks (opaque[1]): its number in the lowest bits, above them the
+ * stack's id. A mark on no stack, before the thread's first scope, has id 0. libdrowse-jump has this compiled in. */
+enum { DZ_PLACE_BITS = 8 };
+
+static inline uint64_t dz_mark_stack(drowse_mark mark) {
+  return mark.opaque[1] >> DZ_PLACE_BITS;
+}
+
 struct frame {
   const drowse_tag *tag; /* NULL: the tag "default", which is interned when it is first needed */
   drowse_expandable expandable;

@@ -11,11 +11,13 @@
  * program, not to us. What is in a jmp_buf is libc's affair; nothing here looks.
  *
  * What must hold:
- * - Every function here may run in a signal handler that interrupted any other of them, and such a handler may jump away. So
- * there is no lock and no memory but a table of fixed size in each thread's static storage, and a note that was interrupted is
- * either finished when the handler returns, or never needed again.
- * - A jmp_buf is noted once at most. When its note had to make room for another a jump to it is as without this library: drowse
- *   may keep a dead frame. It must never be taken for an older setjmp() of the same jmp_buf, which would end live scopes.
+ *
+ * Every function here may run in a signal handler that interrupted any other of them, and such a handler may jump away. So there
+ * is no lock and no memory but a table of fixed size in each thread's static storage, and a note that was interrupted is either
+ * finished when the handler returns, or never needed again.
+ *
+ * A jmp_buf is noted once at most. When its note had to make room for another, a jump to it is as without this library: drowse
+ * may keep a dead frame. It must never be taken for an older setjmp() of the same jmp_buf, which would end live scopes.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +27,7 @@
 
 #include "core/tls.h"
 #include "drowse.h"
+#include "scope/frame.h"
 
 #if !defined(__LP64__) || !(defined(__x86_64__) || defined(__aarch64__))
 #error "libdrowse-jump is for x86-64 and aarch64"
@@ -62,14 +65,9 @@ static void set_env(struct note *note, uintptr_t env) {
   atomic_store_explicit(&note->env, env, memory_order_relaxed);
 }
 
-/* The stack of frames that a mark is on, as frame.c writes it; 0: the thread's own before its first scope. */
-static uint64_t stack_of(drowse_mark mark) {
-  return mark.opaque[1] >> 8;
-}
-
 /* Whether by the stack pointers alone the function that set a jump has returned. Stacks of frames go with C stacks. */
 static bool looks_dead(const struct note *note, uintptr_t sp, uint64_t stack) {
-  return env_of(note) != 0 && note->sp < sp && stack_of(note->mark) == stack;
+  return env_of(note) != 0 && note->sp < sp && dz_mark_stack(note->mark) == stack;
 }
 
 /* The alternate signal stack may lie anywhere, so between it and the thread's own stack pointers do not compare: on it, whatever
@@ -92,7 +90,7 @@ static void bury(struct note *end, uintptr_t sp, uint64_t stack) {
 
 /* Whether a note is of a stack of frames that is neither current nor, as far as we know, the thread's own. */
 static bool is_away(const struct note *note, uint64_t stack) {
-  return stack_of(note->mark) != stack && stack_of(note->mark) != 0;
+  return dz_mark_stack(note->mark) != stack && dz_mark_stack(note->mark) != 0;
 }
 
 /* Whether, where there are too many, a note makes room before another does: one that is away, whose coroutine may be gone for
@@ -122,7 +120,11 @@ static struct note *choose(uintptr_t env, uintptr_t sp, uint64_t stack) {
     siblings++;
     if (youngest == NULL || note->turn > youngest->turn) youngest = note;
   }
-  if (empty == NULL && end < notes.at + NOTES) empty = end++;
+  if (empty == NULL && end < notes.at + NOTES) {
+    empty = end++;
+    set_env(empty, 0); /* a handler may have noted here before the end was set back below */
+    atomic_signal_fence(memory_order_seq_cst);
+  }
   atomic_store_explicit(&notes.end, (size_t)(end - notes.at), memory_order_relaxed);
   if (siblings >= NOTES_OF_A_CALL) return youngest;
   return empty == NULL ? first : empty;
@@ -137,7 +139,7 @@ static void note(uintptr_t env, uintptr_t sp, drowse_mark mark) {
     turn = atomic_load_explicit(&notes.turn, memory_order_relaxed) + 1;
     atomic_store_explicit(&notes.turn, turn, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
-    struct note *note = choose(env, sp, stack_of(mark));
+    struct note *note = choose(env, sp, dz_mark_stack(mark));
     set_env(note, 0);
     atomic_signal_fence(memory_order_seq_cst);
     note->sp = sp;

@@ -11,7 +11,7 @@
 #include "core/tls.h"
 #include "scope/frame.h"
 
-enum { DZ_DEPTH_MAX = 64, DZ_PLACE_BITS = 8, DZ_RECENT = 16 };
+enum { DZ_DEPTH_MAX = 64, DZ_RECENT = 16 };
 
 /* A frame, and what tells whether it is the one that a token means and whether its owner still exists. Written by the running
  * thread; expandable is also read by whoever counts (arbiter). */
@@ -19,7 +19,7 @@ struct place {
   const drowse_tag *tag;
   _Atomic drowse_expandable expandable;
   uint64_t serial;
-  uint64_t name; /* of the place, in tokens: the stack's id, and the place's number in the lowest DZ_PLACE_BITS; never changes */
+  uint64_t name;    /* the stack's id << DZ_PLACE_BITS | the place's number; never changes */
   uintptr_t object; /* the address of the scope object */
 };
 
@@ -52,6 +52,10 @@ void dz_stack_each(void (*each)(struct drowse_stack *stack));
 
 static inline struct place *dz_stack_top(const struct drowse_stack *stack) {
   return atomic_load_explicit(&stack->top, memory_order_acquire);
+}
+
+static inline void dz_stack_set_top(struct drowse_stack *stack, struct place *top) {
+  atomic_store_explicit(&stack->top, top, memory_order_release);
 }
 
 static inline bool dz_place_is_off(const struct place *place) {

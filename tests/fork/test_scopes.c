@@ -3,6 +3,7 @@
  * Forks and scopes: the child has the forking thread's frames and the parked stacks, and counts nothing of other threads; the
  * framework's flag is put right at the child's next call, not before. The parent notices nothing.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
 #include <spawn.h>
@@ -394,6 +395,74 @@ START_TEST(a_fork_in_the_middle_of_a_hook) {
 }
 END_TEST
 
+/* The stamp is asked for, on the thread that has just turned the flag off, while another one forks. */
+static void stand_in_stamp(void) {
+  if (atomic_load(&fw.on) || atomic_fetch_add(&stood, 1) != 0) return;
+  (void)sem_post(&in_hook_now);
+  wait_sem(&go_on);
+}
+
+START_TEST(a_fork_before_the_stamp_is_read) {
+  pthread_t thread;
+  void *failed;
+  atomic_store(&stood, 0);
+  ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
+  ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
+  fw.within_stamp = stand_in_stamp;
+  ck_assert_int_eq(pthread_create(&thread, NULL, off_and_back, NULL), 0);
+  wait_sem(&in_hook_now);
+  ck_assert_int_eq(in_child_by((enum fork_kind)_i, child_of_the_middle), 0);
+  ck_assert_int_eq(sem_post(&go_on), 0);
+  ck_assert_int_eq(pthread_join(thread, &failed), 0);
+  ck_assert_msg(failed == NULL, "%s", (const char *)failed);
+  fw.within_stamp = NULL;
+}
+END_TEST
+
+/* A signal handler may fork at any moment, by a fork that runs no handlers: here it is the last one before signals are blocked.
+ * In place of libc's. */
+static _Thread_local enum fork_kind fork_before_mask; /* FORK: none */
+static pid_t forked;
+
+int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
+  static int (*libc)(int, const sigset_t *, sigset_t *);
+  if (libc == NULL) *(void **)&libc = dlsym(RTLD_NEXT, "pthread_sigmask");
+  if (fork_before_mask != FORK) {
+    enum fork_kind kind = fork_before_mask;
+    fork_before_mask = FORK;
+    forked = fork_by(kind);
+    if (forked == 0)
+      (void)alarm(60), atomic_store(&fw.running, 0);
+    else
+      (void)sem_post(&go_on);
+  }
+  return libc(how, set, before);
+}
+
+START_TEST(a_fork_in_the_middle_of_a_call_while_a_hook_runs) {
+  pthread_t thread;
+  drowse_scope scope;
+  stands_before = stands_at = false;
+  atomic_store(&stood, 0);
+  ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
+  ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
+  fw.within_set = stand_in_hook;
+  ck_assert_int_eq(pthread_create(&thread, NULL, off_and_back, NULL), 0);
+  wait_sem(&in_hook_now);
+  fork_before_mask = _i == 0 ? UNDERSCORE_FORK : CLONE;
+  drowse_status entered = drowse_scope_enter(&scope, "off", OFF);
+  bool off = !flag();
+  drowse_status left = drowse_scope_leave(&scope);
+  if (forked == 0) _exit(entered != DROWSE_OK ? 1 : !off ? 2 : left != DROWSE_OK ? 3 : !flag() ? 4 : 0);
+  ck_assert_int_eq(end_of_child(forked), 0);
+  ck_ok(entered);
+  ck_assert(off);
+  ck_ok(left);
+  ck_assert_int_eq(pthread_join(thread, NULL), 0);
+  fw.within_set = NULL;
+}
+END_TEST
+
 /* ---- what the parent and the child find around the fork */
 
 static sigset_t mask_before;
@@ -505,6 +574,8 @@ int main(void) {
   FORK_TEST(suite, parked_stacks_are_inherited_and_running_ones_are_not, FORK_KINDS);
   FORK_TEST(suite, a_fork_on_a_users_stack, FORK_KINDS);
   FORK_TEST(suite, a_fork_in_the_middle_of_a_hook, 4 * FORK_KINDS);
+  FORK_TEST(suite, a_fork_before_the_stamp_is_read, FORK_KINDS);
+  if (UNTOLD_FORKS) FORK_TEST(suite, a_fork_in_the_middle_of_a_call_while_a_hook_runs, 2);
   FORK_TEST(suite, signals_are_as_before, FORK_KINDS);
   FORK_TEST(suite, programs_that_are_started_change_nothing, 1);
   if (CHILD_MAY_ALLOCATE) FORK_TEST(suite, a_thread_without_scopes_forks, FORK_KINDS);

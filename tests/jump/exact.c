@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifdef DROWSE_JUMPS
@@ -228,15 +229,6 @@ static void handle(int number, void (*handler)(int), int flags) {
   expect("sigaction", sigaction(number, &action, NULL) == 0);
 }
 
-/* ThreadSanitizer runs handlers itself, with a mask of its own. */
-#if defined(__SANITIZE_THREAD__)
-#define KEEPS_MASK 0
-#elif defined(__has_feature)
-#define KEEPS_MASK (!__has_feature(thread_sanitizer))
-#else
-#define KEEPS_MASK 1
-#endif
-
 static bool is_blocked(int number) {
   sigset_t mask;
   pthread_sigmask(SIG_SETMASK, NULL, &mask);
@@ -261,11 +253,11 @@ static void out_of_handlers_of(int number) {
   DROWSE_SCOPE("caller", INHERIT) {
     if (SIGSET(&there, 1) == 0) raise_inside(number);
     expect_frame("out of a handler", "caller", 1);
-    expect("the mask is as it was at sigsetjmp", !KEEPS_MASK || !is_blocked(number));
+    expect("the mask is as it was at sigsetjmp", WITH_TSAN || !is_blocked(number));
     unblock(number);
     if (SIGSET(&there, 0) == 0) raise_inside(number);
     expect_frame("out of a handler, the mask not saved", "caller", 1);
-    expect("the mask is the handler's", !KEEPS_MASK || is_blocked(number));
+    expect("the mask is the handler's", WITH_TSAN || is_blocked(number));
     unblock(number);
     if (SIGSET(&there, 1) == 0) {
       DROWSE_SCOPE("inlined", INHERIT) {
@@ -318,6 +310,93 @@ static void handlers_that_set_jumps(void) {
   expect("sigaltstack", sigaltstack(&before, NULL) == 0);
 }
 
+/* ---- coroutines, each with its C stack and its stack of frames */
+
+enum { ROOM = 256 << 10 }; /* for a C stack */
+
+struct coroutine {
+  ucontext_t caller, self;
+  drowse_stack *stack;
+  drowse_scope *tokens;
+};
+static _Thread_local struct coroutine *coroutine; /* the one there is */
+
+static void yield(void) {
+  struct coroutine *self = coroutine;
+  expect("swapcontext", swapcontext(&self->self, &self->caller) == 0);
+}
+
+static NOINLINE void resume(void) {
+  (void)drowse_stack_switch(coroutine->stack);
+  expect("swapcontext", swapcontext(&coroutine->caller, &coroutine->self) == 0);
+  (void)drowse_stack_switch(NULL);
+}
+
+static void begin_coroutine(void *low, void (*body)(void)) {
+  coroutine = calloc(1, sizeof *coroutine);
+  coroutine->tokens = calloc(DEPTH, sizeof *coroutine->tokens);
+  expect_ok("a stack", drowse_stack_create_at(&coroutine->stack, low, ROOM));
+  expect("getcontext", getcontext(&coroutine->self) == 0);
+  coroutine->self.uc_link = &coroutine->caller;
+  coroutine->self.uc_stack = (stack_t){.ss_sp = low, .ss_size = ROOM};
+  makecontext(&coroutine->self, body, 0);
+}
+
+static void end_coroutine(void) {
+  drowse_stack_destroy(coroutine->stack);
+  free(coroutine->tokens);
+  free(coroutine);
+  coroutine = NULL;
+}
+
+/* Jumps within itself, with a scope on its C stack and one elsewhere, from one resumption to another. */
+static void jump_between_yields(void) {
+  place *here = calloc(1, sizeof *here);
+  DROWSE_SCOPE("coroutine", INHERIT) {
+    for (volatile int i = 0; i < 3; i++) {
+      if (SET(here) == 0) {
+        DROWSE_SCOPE("left", INHERIT) {
+          enter_at(&coroutine->tokens[0], "elsewhere");
+          yield();
+          expect_frame("when it goes on", "elsewhere", 3);
+          GO(here, 1);
+        }
+      }
+      expect_frame("in the coroutine", "coroutine", 1);
+    }
+  }
+  expect_frame("at its end", "default", 0);
+  free(here);
+}
+
+static NOINLINE void set_beside_a_coroutine(void *low) {
+  enter_at(&tokens[0], "caller");
+  begin_coroutine(low, jump_between_yields);
+  for (volatile int i = 0; i < 4; i++) {
+    if (SET(&there) == 0) {
+      DROWSE_SCOPE("left", INHERIT) {
+        enter_at(&tokens[1], "elsewhere");
+        resume();
+        expect_frame("back from the coroutine", "elsewhere", 3);
+        GO(&there, 1);
+      }
+    }
+    expect_frame("in its caller", "caller", 1);
+  }
+  end_coroutine();
+  expect_ok("leave", drowse_scope_leave(&tokens[0]));
+}
+
+/* The C stack of a coroutine may be above its caller's, inside the thread's, or anywhere else. */
+static void on_coroutines(void (*test)(void *low)) {
+  char inside[ROOM];
+  char *elsewhere = malloc(ROOM);
+  if (WITH_TSAN) return free(elsewhere); /* which does not know of swapcontext() */
+  test(inside);
+  test(elsewhere);
+  free(elsewhere);
+}
+
 /* ---- what setjmp() and longjmp() promise besides */
 
 static void values(void) {
@@ -359,6 +438,40 @@ static void registers(void) {
     }
     expect("errno", errno == (int)seed);
   }
+}
+
+/* What ends a scope may call a framework's hooks. */
+static bool flag = true; /* one thread's */
+
+static int get_flag(void *context, bool *on) {
+  (void)context;
+  *on = flag;
+  errno = EIO;
+  return 0;
+}
+
+static int set_flag(void *context, bool on) {
+  (void)context;
+  flag = on;
+  errno = EIO;
+  return 0;
+}
+
+static void hooks(void) {
+  static const drowse_framework framework = {
+      .struct_size = sizeof framework, .get_expandable = get_flag, .set_expandable = set_flag};
+  expect_ok("attach", drowse_framework_attach(&framework));
+  if (SET(&there) == 0) {
+    enter_at(&tokens[0], "around");
+    expect_ok("enter", drowse_scope_enter(&tokens[1], "left", DROWSE_EXPANDABLE_OFF));
+    expect("off is current", !flag);
+    errno = EDOM;
+    GO(&there, 1);
+  }
+  expect("errno is not the hook's", errno == EDOM);
+  expect("the flag is as it was", flag);
+  expect_frame("out of a scope with off", "default", 0);
+  expect_ok("detach", drowse_framework_detach());
 }
 
 #ifndef DROWSE_JUMPS
@@ -430,30 +543,83 @@ static void a_million_dead(void) {
   free(elsewhere);
 }
 
-/* More are live at once than can be remembered. The outermost are; to the others a jump may keep dead frames, but it never drops
- * live ones. */
-enum { MANY = 300, OUTERMOST = 100 };
+/* More are live at once than can be remembered. To those that are not a jump may keep dead frames, but it never drops live
+ * ones. */
+struct nest {
+  jmp_buf *places;
+  drowse_scope *scopes;
+  size_t levels, target; /* it jumps from the last level to the target */
+  bool is_remembered;    /* the target */
+  void (*at_the_bottom)(void);
+};
 
-static NOINLINE void nest_many(jmp_buf *places, size_t level, size_t target) {
-  if (level == MANY) longjmp(places[target], 1);
-  if (level % 10 == 0) enter_at(&tokens[level / 10], "every tenth");
-  if (setjmp(places[level]) == 0) {
-    nest_many(places, level + 1, target);
+static NOINLINE void nest_many(const struct nest *nest, size_t level) {
+  if (level == nest->levels) {
+    nest->at_the_bottom();
+    enter_at(&nest->scopes[DEPTH - 1], "left");
+    longjmp(nest->places[nest->target], 1);
+  }
+  if (level % 10 == 0) enter_at(&nest->scopes[level / 10], "every tenth");
+  if (setjmp(nest->places[level]) == 0) {
+    nest_many(nest, level + 1);
     return;
   }
   size_t open = level / 10 + 1, depth = drowse_scope_current().depth;
-  expect("it is the right place", level == target);
-  expect("the outermost are exact", level >= OUTERMOST || depth == open);
+  expect("it is the right place", level == nest->target);
+  expect("a jump to what is remembered is exact", !nest->is_remembered || depth == open);
   expect("no live frame is dropped", depth >= open);
 }
 
+static NOINLINE void nest_and_jump(drowse_scope *scopes, size_t levels, size_t target, bool is_remembered,
+                                   void (*at_the_bottom)(void)) {
+  struct nest nest = {calloc(levels, sizeof *nest.places), scopes, levels, target, is_remembered, at_the_bottom};
+  nest_many(&nest, 0);
+  expect_ok("leave", drowse_scope_leave(&scopes[0]));
+  free(nest.places);
+}
+
+static void nothing_more(void) {
+}
+
+enum { MANY = 300, OUTERMOST = 100 };
+
 static void more_than_are_remembered(void) {
-  jmp_buf *places = calloc(MANY, sizeof *places);
-  for (size_t target = 0; target < MANY; target += 7) {
-    nest_many(places, 0, target);
-    expect_ok("leave", drowse_scope_leave(&tokens[0]));
-  }
-  free(places);
+  for (size_t target = 0; target < MANY; target += 7) nest_and_jump(tokens, MANY, target, target < OUTERMOST, nothing_more);
+}
+
+/* Those of a coroutine that is away make room first, the oldest before the others. */
+static void nest_away(void) {
+  nest_and_jump(coroutine->tokens, OUTERMOST, OUTERMOST - 5, true, yield);
+}
+
+static NOINLINE void away_ones_make_room(void *low) {
+  begin_coroutine(low, nest_away);
+  resume();
+  for (size_t target = 0; target < OUTERMOST; target += 9) nest_and_jump(tokens, OUTERMOST, target, true, nothing_more);
+  resume();
+  end_coroutine();
+}
+
+/* Those that a handler set on an alternate stack are dead when it has returned, though they lie above the stack pointer. */
+static NOINLINE void set_and_return(size_t levels) {
+  jmp_buf here;
+  if (setjmp(here) != 0) expect("nobody jumps here", false);
+  if (levels > 1) set_and_return(levels - 1);
+}
+
+static void set_many_and_return(int number) {
+  (void)number;
+  set_and_return(OUTERMOST);
+}
+
+static void dead_ones_of_alternate_stacks(void) {
+  char inside[ROOM];
+  stack_t alternate = {.ss_sp = inside, .ss_size = sizeof inside}, before;
+  expect("sigaltstack", sigaltstack(&alternate, &before) == 0);
+  raise(SIGURG);
+  set_and_forget(4096);
+  nest_and_jump(tokens, OUTERMOST, OUTERMOST - 1, true, nothing_more);
+  expect("sigaltstack", sigaltstack(&before, NULL) == 0);
 }
 #endif
 
@@ -492,9 +658,12 @@ static void run_everywhere(void) {
   handlers_that_set_jumps();
   values();
   registers();
+  on_coroutines(set_beside_a_coroutine);
 #ifndef DROWSE_JUMPS
   other_names();
   more_than_are_remembered();
+  on_coroutines(away_ones_make_room);
+  dead_ones_of_alternate_stacks();
 #endif
 }
 
@@ -526,10 +695,14 @@ int main(int count, char **arguments) {
   handle(SIGUSR2, jump_out, SA_ONSTACK);
   handle(SIGHUP, set_and_jump, 0);
   handle(SIGWINCH, set_and_jump, SA_ONSTACK);
+#ifndef DROWSE_JUMPS
+  handle(SIGURG, set_many_and_return, SA_ONSTACK);
+#endif
 
   tokens = calloc(DEPTH + 1, sizeof *tokens);
   run_everywhere();
   in_a_child();
+  hooks();
 #ifndef DROWSE_JUMPS
   a_million_dead();
 #endif

@@ -13,6 +13,21 @@
 #define NOINLINE __attribute__((noinline))
 #define INHERIT DROWSE_EXPANDABLE_INHERIT
 
+/* ThreadSanitizer runs handlers itself, when it suits it and with a mask of its own. */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#define WITH_TSAN 1
+#else
+#define WITH_TSAN 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#else
+#define WITH_ASAN 0
+#endif
+
 static int failures; /* several threads count */
 
 static inline void expect(const char *what, bool holds) {

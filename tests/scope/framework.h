@@ -36,6 +36,7 @@ static struct {
   char log[64];                /* what was set: 0 or 1 each */
   void (*within_get)(void);    /* done in a hook */
   void (*within_set)(bool on); /* before the flag changes */
+  void (*within_stamp)(void);
 } fw;
 
 static inline bool takes_failure(atomic_int *failures) {
@@ -82,6 +83,7 @@ static inline int put_flag(void *context, bool on) {
 
 static inline uint64_t get_stamp(void *context) {
   (void)context;
+  if (fw.within_stamp != NULL) fw.within_stamp();
   return atomic_load(&fw.stamp);
 }
 

@@ -266,6 +266,32 @@ START_TEST(a_scope_whose_hook_fails_is_not_entered) {
 }
 END_TEST
 
+/* Once the others may go on, nothing is left of the scope: a signal that came during the hook finds it gone. */
+static size_t depth_in_handler;
+
+static void look_at_depth(int number) {
+  (void)number;
+  depth_in_handler = drowse_scope_current().depth;
+}
+
+static void raise_in_get(void) {
+  (void)pthread_kill(pthread_self(), SIGUSR1);
+}
+
+START_TEST(a_scope_whose_hook_fails_is_gone_before_anybody_goes_on) {
+  drowse_scope scope;
+  struct sigaction before, action = {.sa_handler = look_at_depth};
+  ck_assert_int_eq(sigaction(SIGUSR1, &action, &before), 0);
+  depth_in_handler = 77;
+  fw.within_get = raise_in_get;
+  atomic_store(&fw.fail_get, 1);
+  ck_status(drowse_scope_enter(&scope, "off", OFF), DROWSE_ERR_HOOK);
+  fw.within_get = NULL;
+  ck_assert_uint_eq(depth_in_handler, 0);
+  ck_assert_int_eq(sigaction(SIGUSR1, &before, NULL), 0);
+}
+END_TEST
+
 START_TEST(on_inside_off_whose_hook_fails_is_not_entered) {
   drowse_scope scope;
   ck_ok(drowse_scope_enter(&scope, "outer", OFF));
@@ -846,6 +872,7 @@ int main(void) {
   ATTACHED_TEST(suite, the_flag_is_off_exactly_while_somebody_is);
   ATTACHED_TEST(suite, who_comes_while_a_hook_runs_waits_for_it);
   ATTACHED_TEST(suite, a_scope_whose_hook_fails_is_not_entered);
+  ATTACHED_TEST(suite, a_scope_whose_hook_fails_is_gone_before_anybody_goes_on);
   ATTACHED_TEST(suite, on_inside_off_whose_hook_fails_is_not_entered);
   ATTACHED_TEST(suite, a_block_whose_hook_fails_does_not_run);
   ARBITER_TEST_N(suite, every_end_ends_though_the_hook_fails, start_attached, sizeof ends / sizeof *ends);
