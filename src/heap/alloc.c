@@ -21,7 +21,7 @@
 /* What is asked for. */
 struct request {
   const drowse_tag *tag;
-  bool expandable;
+  enum pool_kind kind;
   CUstream stream;
   uint64_t stream_identity;
   uint64_t asked, bytes, alignment; /* bytes: asked, rounded up */
@@ -38,7 +38,8 @@ static uint64_t padded_bytes(const struct request *request) {
  * are none. */
 static drowse_status add_segment(struct pool *pool, uint64_t want) {
   drowse_heap *heap = pool->tag->heap;
-  uint64_t reserve = pool->expandable && heap->total_bytes > want ? dz_round_up(heap->total_bytes, heap->granularity) : want;
+  uint64_t reserve =
+      (pool->kind & DZ_EXPANDABLE) != 0 && heap->total_bytes > want ? dz_round_up(heap->total_bytes, heap->granularity) : want;
   struct segment *segment;
   drowse_status status = dz_segment_make(pool, reserve, &segment);
   while (status == DROWSE_ERR_NO_ADDRESS_SPACE && reserve > want) {
@@ -83,7 +84,7 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes, uint64_t 
   if (status == DROWSE_OK) growth->missing = missing_bytes(hole, bytes);
   if (status == DROWSE_OK && growth->missing > 0) {
     uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
-    growth->created = growth->missing > moved ? dz_extent_bytes(heap, growth->missing - moved, pool->tag->mapped_bytes) : 0;
+    growth->created = growth->missing > moved ? dz_created_bytes(heap, growth->missing - moved, bytes, pool->live_bytes) : 0;
     if (growth->created > room) growth->created = room;
     dz_block_drop(hole);
     if (hole->range.bytes > moved + growth->created) {
@@ -105,7 +106,7 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
   if (growth->claims.bytes > hole_bytes) hole_bytes = growth->claims.bytes;
   while ((status = claim_hole(growth, bytes, hole_bytes)) == DROWSE_ERR_NOT_FOUND) {
     uint64_t created = hole_bytes - growth->claims.bytes;
-    if (created > 0) created = dz_extent_bytes(heap, created, pool->tag->mapped_bytes);
+    if (created > 0) created = dz_created_bytes(heap, created, bytes, 0);
     status = add_segment(pool, growth->claims.bytes + created);
     if (status != DROWSE_OK) return status;
   }
@@ -239,7 +240,7 @@ static drowse_status try_allocate(drowse_heap *heap, const struct request *reque
   if (tag != NULL && tag->state != DROWSE_AWAKE) {
     status = dz_tag_refuse(tag);
   } else if (tag != NULL) {
-    struct pool *pool = dz_pool_get(tag, request->expandable, request->stream, request->stream_identity);
+    struct pool *pool = dz_pool_get(tag, request->kind, request->stream, request->stream_identity);
     if (pool != NULL) status = take_or_grow(pool, request, ptr);
   }
   dz_unlock(&heap->lock);
@@ -328,8 +329,8 @@ static drowse_status read_request(const drowse_heap *heap, size_t bytes, drowse_
   if (bytes > DZ_ADDRESS_END) return dz_error(DROWSE_ERR_NO_ADDRESS_SPACE, "%zu bytes: no device has as many addresses", bytes);
   *request = (struct request){
       .tag = choose_tag(options, &frame),
-      .expandable =
-          is_expandable(heap, options->expandable == DROWSE_EXPANDABLE_INHERIT ? frame.expandable : options->expandable),
+      .kind = dz_pool_kind(
+          bytes, is_expandable(heap, options->expandable == DROWSE_EXPANDABLE_INHERIT ? frame.expandable : options->expandable)),
       .stream = stream,
       .asked = bytes,
       .bytes = dz_round_up(bytes, DZ_UNIT),
@@ -365,7 +366,8 @@ static void *allocate_at_hand(drowse_heap *heap, size_t bytes, CUstream stream) 
   if (heap == NULL || bytes - 1 >= DZ_ADDRESS_END || dz_heap_is_inherited(heap) || dz_poison_is_on(heap)) return NULL;
   struct frame frame = dz_frame_current();
   const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
-  struct pool *pool = name == NULL ? NULL : dz_pool_glance(heap, name, is_expandable(heap, frame.expandable), stream);
+  struct pool *pool =
+      name == NULL ? NULL : dz_pool_glance(heap, name, dz_pool_kind(bytes, is_expandable(heap, frame.expandable)), stream);
   if (pool == NULL) return NULL;
   struct request request = {.asked = bytes, .bytes = dz_round_up(bytes, DZ_UNIT), .alignment = DZ_UNIT};
   return take_at_hand(pool, &request);

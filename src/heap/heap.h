@@ -2,11 +2,11 @@
  *
  * A heap: one device, and what drowse owns there.
  *
- *   heap -> tag "weights" -> pool (stream, expandable) -> segment -> extents: what is mapped, in address order
+ *   heap -> tag "weights" -> pool (stream, kind) -> segment -> extents: what is mapped, in address order
  *        |                |                                       -> blocks: live, free, holes, in address order
  *        |                +> pool ...
  *        +> tag "kv_cache" ...
- *        +> pools: (tag, stream, expandable) -> pool
+ *        +> pools: (tag, stream, kind) -> pool
  *        +> index: address -> live block
  *        +> arena: where backups live
  */

@@ -11,35 +11,35 @@
 
 /* ---- finding. Pools live as long as the heap and are only ever added to the table, so reading it needs no lock. */
 
-static _Atomic(struct pool *) *bucket_of(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream) {
-  uint64_t key = ((uint64_t)name->number << 1 | expandable) ^ (uint64_t)(uintptr_t)stream >> 3;
+static _Atomic(struct pool *) *bucket_of(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream) {
+  uint64_t key = ((uint64_t)name->number << 2 | kind) ^ (uint64_t)(uintptr_t)stream >> 3;
   return &heap->pools[key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_POOL_BITS)];
 }
 
-static bool is_of(const struct pool *pool, const drowse_tag *name, bool expandable) {
-  return pool->name == name && pool->expandable == expandable && !dz_stream_is_retired(pool->stream);
+static bool is_of(const struct pool *pool, const drowse_tag *name, enum pool_kind kind) {
+  return pool->name == name && pool->kind == kind && !dz_stream_is_retired(pool->stream);
 }
 
-struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream) {
+struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream) {
   struct stream_glance glance;
   if (!dz_stream_glance(heap, stream, &glance)) return NULL;
-  struct pool *pool = atomic_load_explicit(bucket_of(heap, name, expandable, stream), memory_order_acquire);
-  while (pool != NULL && !(is_of(pool, name, expandable) && dz_stream_is(pool->stream, &glance))) pool = pool->hash_next;
+  struct pool *pool = atomic_load_explicit(bucket_of(heap, name, kind, stream), memory_order_acquire);
+  while (pool != NULL && !(is_of(pool, name, kind) && dz_stream_is(pool->stream, &glance))) pool = pool->hash_next;
   return pool;
 }
 
-static struct pool *make(struct tag *tag, bool expandable, struct stream *stream, CUstream handle) {
+static struct pool *make(struct tag *tag, enum pool_kind kind, struct stream *stream, CUstream handle) {
   drowse_heap *heap = tag->heap;
   struct pool *pool = dz_slab_take(&heap->pool_slab);
   if (pool == NULL) {
     dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
     return NULL;
   }
-  _Atomic(struct pool *) *bucket = bucket_of(heap, tag->name, expandable, handle);
+  _Atomic(struct pool *) *bucket = bucket_of(heap, tag->name, kind, handle);
   pool->tag = tag;
   pool->name = tag->name;
   pool->stream = stream;
-  pool->expandable = expandable;
+  pool->kind = kind;
   pool->open = tag->state == DROWSE_AWAKE;
   pool->next = tag->pools;
   pool->hash_next = atomic_load_explicit(bucket, memory_order_relaxed);
@@ -48,15 +48,15 @@ static struct pool *make(struct tag *tag, bool expandable, struct stream *stream
   return pool;
 }
 
-struct pool *dz_pool_get(struct tag *tag, bool expandable, CUstream handle, uint64_t stream_identity) {
+struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream handle, uint64_t stream_identity) {
   struct stream *stream = dz_stream_get(tag->heap, handle, stream_identity);
   if (stream == NULL) {
     dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
     return NULL;
   }
   struct pool *pool = tag->pools;
-  while (pool != NULL && (pool->stream != stream || pool->expandable != expandable)) pool = pool->next;
-  return pool != NULL ? pool : make(tag, expandable, stream, handle);
+  while (pool != NULL && (pool->stream != stream || pool->kind != kind)) pool = pool->next;
+  return pool != NULL ? pool : make(tag, kind, stream, handle);
 }
 
 /* ---- nodes at hand */

@@ -13,19 +13,28 @@
 #include "core/range.h"
 #include "heap/tag.h"
 
-enum { DZ_POOL_QUICK = 16 };
+enum { DZ_POOL_QUICK = 16, DZ_CACHE_LINE = 64 };
 
+/* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
+enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */
+#define DZ_SMALL_BYTES (UINT64_C(1) << 20)
+
+static inline enum pool_kind dz_pool_kind(uint64_t bytes, bool expandable) {
+  return (enum pool_kind)((expandable ? DZ_EXPANDABLE : DZ_DISCRETE) | (bytes < DZ_SMALL_BYTES ? DZ_SMALL : 0));
+}
+
+/* What everybody reads and what its threads write lie on cache lines of their own. */
 struct pool {
-  struct light_lock lock;
-  bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
-
   /* never change */
-  bool expandable;
+  _Alignas(DZ_CACHE_LINE) enum pool_kind kind;
   const drowse_tag *name; /* its tag's */
   struct tag *tag;
   struct stream *stream;
   struct pool *next;      /* in the tag */
   struct pool *hash_next; /* in the heap's table */
+
+  _Alignas(DZ_CACHE_LINE) struct light_lock lock;
+  bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
 
   /* under its lock */
   struct block *quick[DZ_POOL_QUICK]; /* freed last, by size: not joined yet with what is beside them. Empty while it is closed */
@@ -59,11 +68,12 @@ static inline void dz_pool_unlock(struct pool *pool) {
   dz_light_unlock(&pool->lock, DZ_RANK_POOL);
 }
 
-/* The pool of a tag for what is on a stream, without the heap's lock; NULL: none, or the heap's lock is needed to say. */
-struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, bool expandable, CUstream stream);
+/* The pool of a tag for what is of a kind and on a stream, without the heap's lock; NULL: none, or the heap's lock is needed to
+ * say. */
+struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream);
 
 /* The same, made if need be, with the heap's lock; NULL: no memory, failure stored. */
-struct pool *dz_pool_get(struct tag *tag, bool expandable, CUstream stream, uint64_t stream_identity);
+struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream stream, uint64_t stream_identity);
 
 /* Sees to it that the pool has that many nodes for blocks, and a chunk for the index; gives back what it has too many of. With
  * both locks. NO_HOST_MEMORY. */

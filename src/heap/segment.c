@@ -9,16 +9,20 @@
 
 #include "heap/block.h"
 
-/* Where larger handles stop being cheaper for each byte, on an H100: creating and releasing cost 0.4 us a MiB from there on. */
-static const uint64_t extent_bytes_max = UINT64_C(1) << 30;
+/* The largest handle. On an H100 handles of 20 MiB cost 0.1 ms each, 5 us a MiB, and 1 GiB ones 0.5 us a MiB; but free memory
+ * moves in whole handles, and what a handle is large makes memory stay where it is not needed. Replaying allocation traces
+ * (bench/), 20 MiB maps up to a tenth less at the peak than 1 GiB. A wake, which knows what is live, maps with as few as may be.
+ */
+static const uint64_t created_bytes_max = UINT64_C(20) << 20;
+static const uint64_t waking_bytes_max = UINT64_C(1) << 30;
 
-/* At 1/32 a tag has waste of at most 3.1 percent and O(log bytes) handles. */
+/* Small pools grow by 1/32, which is also what they can waste. */
 enum { GROWTH_SHARE = 32 };
 
-uint64_t dz_extent_bytes(const drowse_heap *heap, uint64_t want, uint64_t mapped) {
-  uint64_t share = mapped / GROWTH_SHARE;
-  if (share > extent_bytes_max) share = extent_bytes_max;
-  return dz_round_up(want > share ? want : share, heap->granularity);
+uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t request, uint64_t live) {
+  uint64_t share = live / GROWTH_SHARE;
+  if (share > created_bytes_max) share = created_bytes_max;
+  return dz_round_up(request < share && missing < share ? share : missing, heap->granularity);
 }
 
 /* Whether the driver has taken something back. It may have said no to an earlier try and have done it all the same: then it does
@@ -36,45 +40,58 @@ RB_GENERATE_INTERNAL(extents, extent, in_segment, compare, __attribute__((unused
 
 /* ---- reserving */
 
-static struct segment *take_segment(drowse_heap *heap) {
-  struct segment *segment = dz_slab_take(&heap->segment_slab);
-  struct block *hole = dz_slab_take(&heap->block_slab);
-  if (segment != NULL && hole != NULL) {
-    segment->first = hole;
-    return segment;
+/* The whole of a segment is one hole. Its node is one of the pool's, like those that it will be divided into. */
+static drowse_status make_hole(struct segment *segment, struct pool *pool) {
+  dz_pool_lock(pool);
+  drowse_status status = dz_pool_supply(pool, 1);
+  if (status == DROWSE_OK) {
+    segment->first = dz_pool_take_node(pool);
+    segment->first->range = (struct range){.base = segment->base, .bytes = segment->reserved};
+    segment->first->segment = segment;
+    segment->first->state = DZ_HOLE;
   }
-  if (segment != NULL) dz_slab_give(&heap->segment_slab, segment);
-  if (hole != NULL) dz_slab_give(&heap->block_slab, hole);
-  return NULL;
+  dz_pool_unlock(pool);
+  return status;
+}
+
+static drowse_status reserve(drowse_heap *heap, uint64_t bytes, uint64_t *base) {
+  const struct driver *driver = &heap->device.driver;
+  CUdeviceptr address = 0;
+  CUresult code = driver->MemAddressReserve(&address, bytes, 0, 0, 0);
+  if (code == CUDA_SUCCESS && address + bytes > DZ_ADDRESS_END) {
+    (void)driver->MemAddressFree(address, bytes);
+    code = CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  *base = address;
+  if (code == CUDA_SUCCESS) return DROWSE_OK;
+  drowse_status status =
+      dz_driver_error(driver, code, "reserving %" PRIu64 " bytes of addresses on %s", bytes, heap->device.name);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY ? dz_error_status(DROWSE_ERR_NO_ADDRESS_SPACE) : status;
 }
 
 drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment **result) {
   drowse_heap *heap = pool->tag->heap;
+  uint64_t base;
   dz_lock_assert_held(&heap->lock);
-  struct segment *segment = take_segment(heap);
-  if (segment == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a segment");
   dz_unlock(&heap->lock);
-  CUdeviceptr base = 0;
-  CUresult code = heap->device.driver.MemAddressReserve(&base, bytes, 0, 0, 0);
-  if (code == CUDA_SUCCESS && base + bytes > DZ_ADDRESS_END) {
-    (void)heap->device.driver.MemAddressFree(base, bytes);
-    code = CUDA_ERROR_OUT_OF_MEMORY;
-  }
+  drowse_status status = reserve(heap, bytes, &base);
   dz_lock(&heap->lock);
-  if (code != CUDA_SUCCESS) {
-    dz_slab_give(&heap->block_slab, segment->first);
-    dz_slab_give(&heap->segment_slab, segment);
-    drowse_status status =
-        dz_driver_error(&heap->device.driver, code, "reserving %" PRIu64 " bytes of addresses on %s", bytes, heap->device.name);
-    return status == DROWSE_ERR_NO_DEVICE_MEMORY ? dz_error_status(DROWSE_ERR_NO_ADDRESS_SPACE) : status;
+  if (status != DROWSE_OK) return status;
+  struct segment *segment = dz_slab_take(&heap->segment_slab);
+  if (segment == NULL) {
+    (void)heap->device.driver.MemAddressFree(base, bytes);
+    return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a segment");
   }
-  *segment->first = (struct block){.range = {.base = base, .bytes = bytes}, .segment = segment, .state = DZ_HOLE};
   segment->pool = pool;
   segment->base = base;
   segment->reserved = bytes;
   pool->tag->reserved_bytes += bytes;
-  *result = segment;
-  return DROWSE_OK;
+  status = make_hole(segment, pool);
+  if (status == DROWSE_OK)
+    *result = segment;
+  else
+    dz_segment_free(segment);
+  return status;
 }
 
 void dz_segment_free(struct segment *segment) {
@@ -307,11 +324,11 @@ static drowse_status create_extent(drowse_heap *heap, uint64_t bytes, struct ext
   return dz_driver_error(driver, code, "creating %" PRIu64 " bytes of memory on %s", bytes, heap->device.name);
 }
 
-drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list) {
+static drowse_status create_extents(drowse_heap *heap, uint64_t bytes, uint64_t most, struct extent **list) {
   drowse_status status = DROWSE_OK;
   struct extent *created = NULL;
   for (uint64_t at = 0, piece; at < bytes && status == DROWSE_OK; at += piece) {
-    piece = bytes - at < extent_bytes_max ? bytes - at : extent_bytes_max;
+    piece = bytes - at < most ? bytes - at : most;
     status = create_extent(heap, piece, &created);
   }
   if (status == DROWSE_OK)
@@ -319,6 +336,10 @@ drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent
   else
     dz_extents_release(heap, created);
   return status;
+}
+
+drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list) {
+  return create_extents(heap, bytes, created_bytes_max, list);
 }
 
 /* Maps an extent; after a failure it is the caller's still. */
@@ -359,6 +380,6 @@ drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct ex
 
 drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes) {
   struct extent *list = NULL;
-  drowse_status status = dz_extents_create(segment->pool->tag->heap, bytes, &list);
+  drowse_status status = create_extents(segment->pool->tag->heap, bytes, waking_bytes_max, &list);
   return status == DROWSE_OK ? dz_segment_place(segment, base, list) : status;
 }

@@ -30,9 +30,9 @@ struct segment {
   struct block *first;
 };
 
-/* How many bytes to map where want are missing and mapped are there already: driver calls cost by the handle, so handles grow
- * with the tag, and stay small enough to waste little (DESIGN: 1/32, 2 MiB to 1 GiB). */
-uint64_t dz_extent_bytes(const drowse_heap *heap, uint64_t want, uint64_t mapped);
+/* How many bytes to create where so many of a request's are missing, and so many are live in the pool. What is small is created
+ * ahead of need, because driver calls cost by the handle; what is large, exactly. */
+uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t request, uint64_t live);
 
 /* Reserves a range of bytes and makes it a segment, all one hole, in no list yet. Called with the lock held, which it lets go
  * meanwhile. NO_ADDRESS_SPACE, NO_HOST_MEMORY, DRIVER. */
@@ -56,7 +56,7 @@ static inline bool dz_segment_is_unmapped(const struct segment *segment) {
   return RB_EMPTY(&segment->extents);
 }
 
-/* Creates handles of bytes in all, as large as may be, that are mapped nowhere, and appends them to a list. Nothing is left
+/* Creates handles of bytes in all that are mapped nowhere, and appends them to a list. Nothing is left
  * behind after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */
 drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list);
 
@@ -67,7 +67,7 @@ void dz_extents_release(drowse_heap *heap, struct extent *list);
  * a failure nothing of them is left: DRIVER. Without the lock. */
 drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct extent *list);
 
-/* Creates and places. */
+/* Creates handles as large as may be, and places them: for a wake. */
 drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes);
 
 /* Unmaps the extents that lie in [base, base + bytes); the first appends them to a list, the second gives them back to the

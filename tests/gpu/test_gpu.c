@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "driver/driver.h"
 #include "drowse.h"
@@ -337,6 +338,214 @@ static void run(const char *name, void (*test)(void)) {
   test();
   printf("ok %s\n", name);
 }
+/* ---- free memory moves, is shared, and waits for other streams */
+
+static drowse_stats stats_of(drowse_heap *of, const char *tag) {
+  drowse_stats stats = {.struct_size = sizeof stats};
+  EXPECT_OK(drowse_stats_get(of, tag, &stats));
+  return stats;
+}
+
+static uint32_t *alloc_tag(drowse_heap *on, const char *tag, size_t bytes, CUstream stream) {
+  void *ptr = NULL;
+  EXPECT_OK(drowse_alloc_with(on, bytes, stream, &(drowse_alloc_options){.struct_size = sizeof(drowse_alloc_options), .tag = tag},
+                              &ptr));
+  return ptr;
+}
+
+/* The stream still writes to a block when that is freed and its memory is mapped at another place too. */
+static void freed_memory_moves_while_its_stream_works(void) {
+  CUstream stream;
+  EXPECT_CU(driver.StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  for (int round = 0; round < 3; round++) {
+    uint32_t *first = alloc_tag(heap, "moving", block_bytes, stream);
+    EXPECT_CU(driver.MemsetD8Async((CUdeviceptr)(uintptr_t)first, 0, block_bytes, stream));
+    launch_late(first, 1, 200000000, stream);
+    launch_add(first, 7, stream);
+    EXPECT_OK(drowse_free(heap, first));
+    uint32_t *second = alloc_tag(heap, "moving", block_bytes + (32 << 20), stream);
+    EXPECT(driver.StreamQuery(stream) == CUDA_ERROR_NOT_READY); /* else this shows nothing */
+    EXPECT(second != first);
+    EXPECT(stats_of(heap, "moving").mapped_bytes <= block_bytes + (32 << 20) + (4 << 20)); /* not both */
+    for (size_t i = 0; i < WORDS; i++) copy[i] = (uint32_t)(100 + i);
+    EXPECT_CU(driver.MemcpyHtoDAsync((CUdeviceptr)(uintptr_t)second, copy, block_bytes, stream));
+    launch_add(second, 5, stream);
+    EXPECT_CU(driver.StreamSynchronize(stream));
+    EXPECT(holds_value(second, 105));
+    EXPECT_OK(drowse_sleep(heap, &(drowse_rule){.tag = "moving", .action = DROWSE_OFFLOAD}, 1, NULL));
+    EXPECT(stats_of(heap, "moving").mapped_bytes == 0 && stats_of(heap, "moving").stuck_bytes == 0);
+    wake_all();
+    EXPECT(holds_value(second, 105));
+    EXPECT_OK(drowse_free(heap, second));
+    EXPECT_OK(drowse_trim(heap, 0));
+    EXPECT(stats_of(heap, "moving").mapped_bytes == 0);
+  }
+  EXPECT_OK(drowse_stream_retire(heap, stream));
+  EXPECT_CU(driver.StreamDestroy(stream));
+}
+
+/* While a stream captures, what is freed there goes to the next block there, and the graph works. */
+static void freed_memory_moves_during_a_capture(void) {
+  CUstream stream;
+  CUgraph graph;
+  CUgraphExec executable;
+  EXPECT_CU(driver.StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  uint32_t *first = alloc_tag(heap, "moving", block_bytes, stream);
+  EXPECT_CU(driver.StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+  EXPECT_OK(drowse_free(heap, first));
+  uint32_t *second = alloc_tag(heap, "moving", block_bytes + (32 << 20), stream);
+  EXPECT(stats_of(heap, "moving").mapped_bytes <= block_bytes + (32 << 20) + (4 << 20));
+  launch_add(second, 3, stream);
+  EXPECT_CU(driver.StreamEndCapture(stream, &graph));
+  EXPECT_CU(driver.GraphInstantiateWithFlags(&executable, graph, 0));
+  for (size_t i = 0; i < WORDS; i++) copy[i] = (uint32_t)i;
+  EXPECT_OK(drowse_copy_in(heap, second, copy, block_bytes));
+  EXPECT_CU(driver.GraphLaunch(executable, stream));
+  EXPECT_CU(driver.StreamSynchronize(stream));
+  EXPECT(holds_value(second, 3));
+  EXPECT_OK(drowse_free(heap, second));
+  EXPECT_CU(driver.GraphExecDestroy(executable));
+  EXPECT_CU(driver.GraphDestroy(graph));
+  EXPECT_OK(drowse_stream_retire(heap, stream));
+  EXPECT_CU(driver.StreamDestroy(stream));
+  EXPECT_OK(drowse_trim(heap, 0));
+}
+
+static void memory_waits_for_the_other_streams_that_use_it(void) {
+  CUstream own, other;
+  EXPECT_CU(driver.StreamCreate(&own, CU_STREAM_NON_BLOCKING));
+  EXPECT_CU(driver.StreamCreate(&other, CU_STREAM_NON_BLOCKING));
+  uint32_t *block = alloc_tag(heap, "shared", block_bytes, own);
+  launch_late(block, 1, 300000000, other);
+  EXPECT_OK(drowse_free_on(heap, block, other));
+  uint32_t *next = alloc_tag(heap, "shared", block_bytes, own);
+  EXPECT(driver.StreamQuery(other) == CUDA_ERROR_NOT_READY);
+  EXPECT(next != block);
+  EXPECT_CU(driver.StreamSynchronize(other));
+  uint64_t mapped = stats_of(heap, "shared").mapped_bytes;
+  uint32_t *last = alloc_tag(heap, "shared", block_bytes, own);
+  EXPECT(stats_of(heap, "shared").mapped_bytes == mapped);
+  EXPECT_OK(drowse_free(heap, next));
+  EXPECT_OK(drowse_free(heap, last));
+  EXPECT_OK(drowse_stream_retire(heap, own));
+  EXPECT_OK(drowse_stream_retire(heap, other));
+  EXPECT_CU(driver.StreamDestroy(own));
+  EXPECT_CU(driver.StreamDestroy(other));
+  EXPECT_OK(drowse_trim(heap, 0));
+}
+
+/* What another process would do with the descriptor. */
+static void read_import(const drowse_export *exported, void *to) {
+  CUresult (*import)(CUmemGenericAllocationHandle *, void *, CUmemAllocationHandleType);
+  void *library = dlopen("libcuda.so.1", RTLD_NOW);
+  *(void **)&import = symbol(library, "cuMemImportFromShareableHandle");
+  CUmemGenericAllocationHandle handle;
+  CUdeviceptr address;
+  CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE}, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  EXPECT_CU(import(&handle, (void *)(uintptr_t)exported->fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+  EXPECT_CU(driver.MemAddressReserve(&address, exported->extent_bytes, 0, 0, 0));
+  EXPECT_CU(driver.MemMap(address, exported->extent_bytes, 0, handle, 0));
+  EXPECT_CU(driver.MemSetAccess(address, exported->extent_bytes, &access, 1));
+  EXPECT_CU(driver.MemcpyDtoH(to, address + exported->offset, exported->bytes));
+  EXPECT_CU(driver.MemUnmap(address, exported->extent_bytes));
+  EXPECT_CU(driver.MemRelease(handle));
+  EXPECT_CU(driver.MemAddressFree(address, exported->extent_bytes));
+}
+
+/* Extent by extent, as far as the block goes. */
+static void check_exports(drowse_heap *from, char *block, size_t bytes, const char *expected) {
+  char *found = malloc(bytes);
+  for (size_t at = 0; at < bytes;) {
+    drowse_export exported = {.struct_size = sizeof exported};
+    EXPECT_OK(drowse_export_get(from, block + at, &exported));
+    EXPECT(exported.fd >= 0 && exported.bytes > 0 && exported.offset + exported.bytes <= exported.extent_bytes);
+    size_t bytes_here = exported.bytes < bytes - at ? exported.bytes : bytes - at;
+    exported.bytes = bytes_here;
+    read_import(&exported, found + at);
+    EXPECT(close(exported.fd) == 0);
+    at += bytes_here;
+  }
+  EXPECT(memcmp(found, expected, bytes) == 0);
+  free(found);
+}
+
+static void memory_is_exported_and_made_for_network_cards(void) {
+  enum { BYTES = 70 << 20 };
+  drowse_heap *shared;
+  drowse_heap_options options = {
+      .struct_size = sizeof options, .device = "cuda:0", .flags = DROWSE_HEAP_EXPORTABLE | DROWSE_HEAP_RDMA};
+  drowse_status status = drowse_heap_open(&shared, &options);
+  if (status == DROWSE_ERR_UNSUPPORTED) { /* a GPU without RDMA, say */
+    printf("  %s\n", drowse_last_error());
+    options.flags = DROWSE_HEAP_EXPORTABLE;
+    status = drowse_heap_open(&shared, &options);
+  }
+  EXPECT(status == DROWSE_OK);
+  char *host = malloc(BYTES);
+  for (size_t i = 0; i < BYTES; i++) host[i] = (char)(i * 7 + i / 4096);
+  char *small = (char *)alloc_tag(shared, "exported", 5 << 20, NULL), *block = (char *)alloc_tag(shared, "exported", BYTES, NULL);
+  EXPECT_OK(drowse_copy_in(shared, small, host, 5 << 20));
+  EXPECT_OK(drowse_copy_in(shared, block, host, BYTES));
+  check_exports(shared, small, 5 << 20, host);
+  check_exports(shared, block, BYTES, host);
+  drowse_export exported = {.struct_size = sizeof exported};
+  EXPECT_OK(drowse_sleep(shared, &(drowse_rule){.tag = "exported", .action = DROWSE_OFFLOAD}, 1, NULL));
+  EXPECT(drowse_export_get(shared, block, &exported) == DROWSE_ERR_ASLEEP);
+  EXPECT_OK(drowse_wake(shared, NULL, 0, NULL));
+  check_exports(shared, block, BYTES, host);
+  EXPECT(drowse_export_get(shared, host, &exported) == DROWSE_ERR_NOT_FOUND);
+  EXPECT(drowse_export_get(heap, blocks[0], &exported) == DROWSE_ERR_UNSUPPORTED);
+  EXPECT_OK(drowse_heap_close(shared));
+  free(host);
+}
+
+/* Needs a second GPU: the copy runs there. */
+static void peers_reach_the_memory_after_waking_too(void) {
+  int count = 0;
+  enum { BYTES = 8 << 20 };
+  const char *const peers[] = {"cuda:1"};
+  EXPECT_CU(driver.DeviceGetCount(&count));
+  if (count < 2) {
+    printf("  not looked at: there is one GPU\n");
+    return;
+  }
+  drowse_heap *shared;
+  CUcontext there;
+  CUstream stream;
+  CUdeviceptr theirs;
+  char *host = malloc(BYTES), *found = malloc(BYTES);
+  memset(host, 0x5c, BYTES);
+  EXPECT_OK(drowse_heap_open(
+      &shared,
+      &(drowse_heap_options){.struct_size = sizeof(drowse_heap_options), .device = "cuda:0", .peers = peers, .peer_count = 1}));
+  drowse_heap *away;
+  EXPECT_OK(drowse_heap_open(&away, &(drowse_heap_options){.struct_size = sizeof(drowse_heap_options), .device = "cuda:1"}));
+  uint32_t *block = alloc_tag(shared, "peers", BYTES, NULL);
+  theirs = (CUdeviceptr)(uintptr_t)alloc_tag(away, "peers", BYTES, NULL);
+  EXPECT_CU(driver.DevicePrimaryCtxRetain(&there, 1));
+  for (int round = 0; round < 2; round++) {
+    EXPECT_OK(drowse_copy_in(shared, block, host, BYTES));
+    EXPECT_CU(driver.CtxSetCurrent(there));
+    EXPECT_CU(driver.StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    EXPECT_CU(driver.MemcpyDtoDAsync(theirs, (CUdeviceptr)(uintptr_t)block, BYTES, stream));
+    EXPECT_CU(driver.StreamSynchronize(stream));
+    void *none;
+    EXPECT(drowse_alloc(shared, 1, stream, &none) == DROWSE_ERR_INVALID); /* a stream of another device */
+    EXPECT_CU(driver.StreamDestroy(stream));
+    EXPECT_CU(driver.CtxSetCurrent(context));
+    EXPECT_OK(drowse_copy_out(away, found, (void *)(uintptr_t)theirs, BYTES));
+    EXPECT(memcmp(host, found, BYTES) == 0);
+    EXPECT_OK(drowse_sleep(shared, &(drowse_rule){.tag = "peers", .action = DROWSE_OFFLOAD}, 1, NULL));
+    EXPECT_OK(drowse_wake(shared, NULL, 0, NULL));
+    memset(host, 0x21, BYTES);
+  }
+  EXPECT_CU(driver.DevicePrimaryCtxRelease(1));
+  EXPECT_OK(drowse_heap_close(away));
+  EXPECT_OK(drowse_heap_close(shared));
+  free(host);
+  free(found);
+}
+
 #define RUN(test) run(#test, test)
 
 int main(void) {
@@ -358,6 +567,11 @@ int main(void) {
   RUN(a_wake_that_finds_no_memory_loses_nothing);
   RUN(discarded_memory_wakes_as_asked);
   RUN(the_callers_context_stays);
+  RUN(freed_memory_moves_while_its_stream_works);
+  RUN(freed_memory_moves_during_a_capture);
+  RUN(memory_waits_for_the_other_streams_that_use_it);
+  RUN(memory_is_exported_and_made_for_network_cards);
+  RUN(peers_reach_the_memory_after_waking_too);
   tear_down();
   return EXIT_SUCCESS;
 }

@@ -40,7 +40,7 @@ static uint64_t created_count, created_bytes, created_too_early;
 /* Growth claims all that it needs before it creates: nothing that could be claimed may be left. */
 static uint64_t claimable_bytes(void) {
   dz_lock(&heap->lock);
-  struct claims claims = dz_claims_collect(heap, 1);
+  struct claims claims = dz_claims_collect(heap, 1, NULL);
   uint64_t bytes = claims.bytes;
   dz_claims_drop(&claims);
   dz_unlock(&heap->lock);
@@ -66,9 +66,9 @@ enum { LAYERS = 32, TENSORS_A_LAYER = 9, TENSORS = LAYERS * TENSORS_A_LAYER + 2 
 
 static size_t tensor_bytes(int tensor) {
   static const size_t of_layer[TENSORS_A_LAYER] = {
-      4096 * 4096 * 2,  4096 * 1024 * 2,  4096 * 1024 * 2, 4096 * 4096 * 2, /* q, k, v, o */
-      4096 * 14336 * 2, 4096 * 14336 * 2, 14336 * 4096 * 2,                 /* gate, up, down */
-      4096 * 2,         4096 * 2,                                           /* norms */
+      4096 * 4096 * 2,  4096 * 1024 * 2,  4096 * 1024 * 2,  4096 * 4096 * 2, /* q, k, v, o */
+      4096 * 14336 * 2, 4096 * 14336 * 2, 14336 * 4096 * 2,                  /* gate, up, down */
+      4096 * 2,         4096 * 2,                                            /* norms */
   };
   const size_t embedding = (size_t)128256 * 4096 * 2;
   return tensor < LAYERS * TENSORS_A_LAYER ? of_layer[tensor % TENSORS_A_LAYER] : embedding;
@@ -277,6 +277,148 @@ START_TEST(free_memory_of_a_retired_stream_moves_when_its_work_is_over) {
 }
 END_TEST
 
+/* What a stream may still use serves the same stream at another place at once; the rest of it is nobody else's for all that. */
+static void ck_rest_of_an_early_move(drowse_expandable expandable) {
+  enum { PIECES = 6 };
+  CUstream stream = make_stream();
+  void *pieces[PIECES], *moved = NULL;
+  drowse_alloc_options options = {.struct_size = sizeof options, .tag = "a", .expandable = expandable, .alignment = GRANULE};
+  for (int i = 0; i < PIECES; i++) pieces[i] = alloc_kind("a", GRANULE, stream, expandable);
+  close_gate(&gate, stream);
+  for (int i = 0; i < PIECES; i += 2) {
+    ck_cu(MemsetD8Async(address(pieces[i]), 1, GRANULE, stream));
+    ck_ok(drowse_free(heap, pieces[i]));
+  }
+  ck_ok(drowse_alloc_with(heap, 2 * GRANULE, stream, &options, &moved)); /* three pieces, so that it can be aligned anywhere */
+  ck_cu(MemsetD8Async(address(moved), 2, 2 * GRANULE, stream));
+  void *other[PIECES / 2];
+  for (uint64_t i = 0; i < PIECES / 2; i++) {
+    other[i] = alloc_tag("b", GRANULE);
+    write_pattern(other[i], GRANULE, i);
+  }
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  for (uint64_t i = 0; i < PIECES / 2; i++) ck_assert(has_pattern(other[i], GRANULE, i));
+  ck_ok(drowse_tag_clear(heap, "a"));
+  ck_ok(drowse_tag_clear(heap, "b"));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(device_free_bytes(), heap->total_bytes);
+  drop_stream(stream);
+}
+
+START_TEST(the_rest_of_what_moved_early_is_not_for_others_yet) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_rest_of_an_early_move(kinds[kind]);
+}
+END_TEST
+
+/* The two places of one memory: the first is there until its stream is done with it, whatever becomes of the tag. */
+static void *move_early(CUstream stream, drowse_expandable expandable) {
+  void *pieces[4];
+  for (int i = 0; i < 4; i++) pieces[i] = alloc_kind("a", GRANULE, stream, expandable);
+  close_gate(&gate, stream);
+  for (int i = 0; i < 4; i += 2) {
+    ck_cu(MemsetD8Async(address(pieces[i]), 1, GRANULE, stream));
+    ck_ok(drowse_free(heap, pieces[i]));
+  }
+  count_creates();
+  void *moved = alloc_kind("a", 2 * GRANULE, stream, expandable);
+  ck_assert_uint_eq(created_count, 0);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 4 * GRANULE);
+  ck_cu(MemsetD8Async(address(moved), 2, 2 * GRANULE, stream));
+  return moved;
+}
+
+/* Nothing is left in either place. */
+static void end_of_early_move(CUstream stream) {
+  ck_ok(drowse_tag_clear(heap, "a"));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+  ck_assert_uint_eq(device_free_bytes(), heap->total_bytes);
+  drop_stream(stream);
+}
+
+static void ck_same_stream(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  void *moved = move_early(stream, expandable);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  ck_ok(drowse_free(heap, moved));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 2 * GRANULE);
+  ck_accounts();
+  end_of_early_move(stream);
+}
+
+START_TEST(what_a_busy_stream_has_freed_serves_the_same_stream) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_same_stream(kinds[kind]);
+}
+END_TEST
+
+static void ck_early_sleep(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  void *moved = move_early(stream, expandable);
+  open_gate(&gate);
+  for (int round = 0; round < 2; round++) {
+    ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+    ck_assert_uint_eq(device_free_bytes(), heap->total_bytes);
+    ck_ok(wake_tag("a"));
+    ck_assert(is_filled(moved, 2 * GRANULE, 2));
+    ck_accounts();
+  }
+  end_of_early_move(stream);
+}
+
+START_TEST(what_moved_early_sleeps_and_wakes) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_sleep(kinds[kind]);
+}
+END_TEST
+
+static CUresult refuse_to_unmap(CUdeviceptr ptr, size_t size) {
+  (void)ptr;
+  (void)size;
+  return CUDA_ERROR_NOT_PERMITTED;
+}
+
+static void ck_early_stuck(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  void *moved = move_early(stream, expandable);
+  open_gate(&gate);
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
+  ck_state("a", DROWSE_ASLEEP);
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
+  ck_ok(wake_tag("a"));
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  end_of_early_move(stream);
+}
+
+START_TEST(what_moved_early_and_is_stuck_is_tried_again) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_stuck(kinds[kind]);
+}
+END_TEST
+
+static void ck_early_stuck_alone(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  (void)move_early(stream, expandable);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+  ck_ok(drowse_tag_clear(heap, "a"));
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
+  heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
+  ck_ok(wake_tag("a"));
+  (void)alloc_kind("a", 2 * GRANULE, stream, expandable);
+  end_of_early_move(stream);
+}
+
+START_TEST(what_moved_early_and_is_stuck_outlasts_a_tag_without_blocks) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_stuck_alone(kinds[kind]);
+}
+END_TEST
+
 /* ---- captures */
 
 static void begin_capture(CUstream stream) {
@@ -368,6 +510,7 @@ END_TEST
 START_TEST(the_one_block_that_is_large_enough_is_found_among_many) {
   enum { SMALLER = 40 };
   void *gone[SMALLER];
+  open_with((drowse_heap_options){.device = "host:256MiB"});
   for (int i = 0; i < SMALLER; i++) {
     gone[i] = alloc_tag("a", MIB);
     (void)alloc_tag("a", MIB);
@@ -375,19 +518,415 @@ START_TEST(the_one_block_that_is_large_enough_is_found_among_many) {
   (void)alloc_tag("a", MIB - 32 * KIB); /* which leaves one of 1 MiB + 32 KiB at the end */
   for (int i = 0; i < SMALLER; i++) ck_ok(drowse_free(heap, gone[i]));
   (void)alloc_tag("a", MIB + 16 * KIB);
+  close_heap();
 }
 END_TEST
 
 /* ---- growth while others take what is at hand */
 
-static int creates_refused;
+static struct pool *pool_of(const void *ptr) {
+  struct block *block = dz_block_lock(heap, address(ptr), true);
+  ck_assert_ptr_nonnull(block);
+  dz_pool_unlock(dz_pool_of(block));
+  return dz_pool_of(block);
+}
+
+static struct pool *growing; /* its nodes are taken while it waits for the driver */
 
 static drowse_status use_up_nodes(void *nothing) {
-  struct pool *pool = stats_of("a").live_blocks == 0 ? NULL : dz_tag_find(heap, drowse_tag_get("a"))->pools;
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "a", .alignment = 4096};
+  drowse_status status = DROWSE_OK;
   void *ptr = nothing;
-  while (pool->spare_count > 2) {
-    DROWSE_SCOPE("a", DROWSE_EXPANDABLE_INHERIT) ck_ok(drowse_alloc(heap, 512, NULL, &ptr));
+  while (status == DROWSE_OK && growing->spare_count > 2) {
+    status = DROWSE_ERR_SCOPE;
+    DROWSE_SCOPE("a", DROWSE_EXPANDABLE_INHERIT) status = drowse_alloc(heap, 512, NULL, &ptr);
   }
-  return drowse_alloc_with(heap, 512, NULL, &options, &ptr);
+  return status == DROWSE_OK ? drowse_alloc_with(heap, 512, NULL, &options, &ptr) : status; /* cut at both ends: takes two */
+}
+
+static CUresult create_late(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop,
+                            unsigned long long flags) {
+  struct call call;
+  CUresult code = dz_host_driver.MemCreate(handle, size, prop, flags);
+  if (code == CUDA_SUCCESS) return code;
+  call_start(&call, use_up_nodes, NULL);
+  ck_call_end(&call, DROWSE_OK);
+  return code;
+}
+
+/* As much as serves the tag's growth is not to be had, so less comes than a hole was claimed for: it is cut. */
+START_TEST(a_growth_that_gets_less_than_it_claimed_needs_no_luck) {
+  open_with((drowse_heap_options){.device = "host:1GiB"});
+  (void)alloc_discrete("b", 764 * MIB);
+  (void)alloc_tag("a", 248 * MIB);
+  void *first = alloc_tag("a", MIB); /* comes with 8 MiB, and leaves 4 on the device */
+  ck_assert_uint_eq(device_free_bytes(), 4 * MIB);
+  growing = pool_of(first);
+  heap->device.driver.MemCreate = create_late;
+  (void)alloc_tag("a", 8 * MIB);
+  ck_accounts();
+  close_heap();
+}
+END_TEST
+
+/* ---- a driver that fails at every call of a growth, once or for ever */
+
+enum { FAULT_CALLS = 40 };
+
+/* Not INVALID_VALUE: a second try that is answered so says that the first one did it all the same. */
+#define refusal CUDA_ERROR_NOT_PERMITTED
+
+static uint64_t calls, failing;  /* the call that fails; 0: none */
+static const char *failing_name; /* only calls of it count; NULL: all do */
+static bool for_ever;
+static CUresult failure;   /* what it answers */
+static const char *failed; /* the call that did; NULL: none has yet */
+
+static bool fails(const char *name) {
+  if (failing == 0 || (failing_name != NULL && strcmp(name, failing_name) != 0)) return false;
+  calls++;
+  if (for_ever ? calls < failing : calls != failing) return false;
+  failed = name;
+  return true;
+}
+
+/* X(entry, parameters, arguments) */
+#define FAULTS(X)                                                                                                               \
+  X(MemAddressReserve, (CUdeviceptr * ptr, size_t size, size_t alignment, CUdeviceptr wanted, unsigned long long flags),        \
+    (ptr, size, alignment, wanted, flags))                                                                                      \
+  X(MemAddressFree, (CUdeviceptr ptr, size_t size), (ptr, size))                                                                \
+  X(MemCreate, (CUmemGenericAllocationHandle * handle, size_t size, const CUmemAllocationProp *prop, unsigned long long flags), \
+    (handle, size, prop, flags))                                                                                                \
+  X(MemRelease, (CUmemGenericAllocationHandle handle), (handle))                                                                \
+  X(MemMap, (CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags),       \
+    (ptr, size, offset, handle, flags))                                                                                         \
+  X(MemUnmap, (CUdeviceptr ptr, size_t size), (ptr, size))                                                                      \
+  X(MemSetAccess, (CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count), (ptr, size, desc, count))          \
+  X(StreamQuery, (CUstream stream), (stream))                                                                                   \
+  X(StreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status), (stream, status))                                     \
+  X(EventCreate, (CUevent * event, unsigned int flags), (event, flags))                                                         \
+  X(EventRecord, (CUevent event, CUstream stream), (event, stream))                                                             \
+  X(EventQuery, (CUevent event), (event))                                                                                       \
+  X(CtxSynchronize, (void), ())
+
+#define FAULTY(name, parameters, arguments)                        \
+  static CUresult faulty_##name parameters {                       \
+    return fails(#name) ? failure : dz_host_driver.name arguments; \
+  }
+FAULTS(FAULTY)
+#undef FAULTY
+
+static void arm(void) {
+  calls = 0;
+  failed = NULL;
+#define ENTRY(name, parameters, arguments) heap->device.driver.name = faulty_##name;
+  FAULTS(ENTRY)
+#undef ENTRY
+}
+
+static void disarm(void) {
+  heap->device.driver = dz_host_driver;
+}
+
+/* Live blocks with contents, and free memory in two extents of one pool and one of another; 26 MiB are left on the device. */
+static void *kept[2];
+
+static void make_free_memory(void) {
+  void *gone[3];
+  gone[0] = alloc_tag("a", 6 * MIB);
+  kept[0] = alloc_tag("a", 4 * MIB);
+  gone[1] = alloc_tag("a", 6 * MIB);
+  kept[1] = alloc_discrete("a", 10 * MIB);
+  gone[2] = alloc_discrete("b", 12 * MIB);
+  for (uint64_t i = 0; i < 2; i++) write_pattern(kept[i], 4 * MIB, i);
+  for (int i = 0; i < 3; i++) ck_ok(drowse_free(heap, gone[i]));
+  ck_assert_uint_eq(device_free_bytes(), 26 * MIB);
+}
+
+static void ck_kept(void) {
+  for (uint64_t i = 0; i < 2; i++) ck_assert_msg(has_pattern(kept[i], 4 * MIB, i), "block %d, after %s", (int)i, failed);
+}
+
+/* What a growth moves, and what it creates. */
+static const size_t grown = 30 * MIB;
+
+/* What is not needed is no reason to fail; but where nothing can be unmapped, or no stream asked whether it captures, only what
+ * is left on the device can be had, which may not be enough. */
+static bool is_expected(drowse_status status) {
+  bool reserves = strcmp(failed, "MemAddressReserve") == 0,
+       strands = strcmp(failed, "MemUnmap") == 0 || strcmp(failed, "StreamIsCapturing") == 0;
+  bool needed =
+      reserves || strcmp(failed, "MemCreate") == 0 || strcmp(failed, "MemMap") == 0 || strcmp(failed, "MemSetAccess") == 0;
+  if (status == DROWSE_OK) return !for_ever || !needed;
+  if (strands) return status == DROWSE_ERR_NO_DEVICE_MEMORY;
+  if (!needed) return false;
+  if (failure != CUDA_ERROR_OUT_OF_MEMORY) return status == DROWSE_ERR_DRIVER;
+  return status == (reserves ? DROWSE_ERR_NO_ADDRESS_SPACE : DROWSE_ERR_NO_DEVICE_MEMORY);
+}
+
+static void ck_driver_code(drowse_status status) {
+  drowse_error error = {.struct_size = sizeof error};
+  ck_ok(drowse_error_get(&error));
+  ck_assert_int_eq(error.status, status);
+  if (status == DROWSE_ERR_DRIVER) ck_assert_int_eq(error.driver_code, (int)failure);
+}
+
+/* false: it ran without the failure. */
+static bool grow_with_a_fault(drowse_expandable expandable) {
+  void *ptr = (void *)8;
+  open_with((drowse_heap_options){0});
+  make_free_memory();
+  uint64_t live = stats_of(NULL).live_bytes;
+  arm();
+  drowse_status status = try_alloc("c", grown, NULL, expandable, &ptr);
+  disarm();
+  bool more = failed != NULL;
+  if (!more) {
+    ck_assert_int_eq(status, DROWSE_OK);
+  } else {
+    ck_assert_msg(is_expected(status), "%s, call %d: %s: %s", failed, (int)failing, drowse_status_name(status),
+                  status == DROWSE_OK ? "" : drowse_last_error());
+  }
+  if (status != DROWSE_OK) {
+    ck_assert_ptr_null(ptr);
+    ck_driver_code(status);
+  }
+  drowse_stats stats = stats_of(NULL);
+  ck_assert_uint_eq(stats.live_bytes, live + (status == DROWSE_OK ? grown : 0));
+  ck_assert_uint_ge(heap->total_bytes - device_free_bytes(), stats.mapped_bytes - stats.stuck_bytes);
+  ck_assert_msg(for_ever || stats.stuck_bytes == 0 || status == DROWSE_OK || strcmp(failed, "MemRelease") == 0, "%s", failed);
+  ck_kept();
+  if (ptr != NULL) write_pattern(ptr, grown, 3);
+  ck_ok(drowse_free(heap, ptr));
+  ck_ok(drowse_trim(heap, 0)); /* with a driver that works again nothing stays stuck */
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+  ck_accounts();
+  ck_ok(drowse_free(heap, alloc_kind("c", grown, NULL, expandable))); /* nor is anything lost */
+  ck_kept();
+  ck_ok(drowse_tag_clear(heap, "a"));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(device_free_bytes(), heap->total_bytes);
+  close_heap();
+  return more;
+}
+
+static void sweep(CUresult with, bool ever, drowse_expandable expandable, const char *name) {
+  bool more = true;
+  failure = with;
+  for_ever = ever;
+  failing_name = name;
+  for (failing = 1; more; failing++) {
+    ck_assert_uint_lt(failing, FAULT_CALLS);
+    more = grow_with_a_fault(expandable);
+  }
+}
+
+START_TEST(every_call_of_a_growth_fails_once) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) {
+    sweep(refusal, false, kinds[kind], NULL);
+    sweep(CUDA_ERROR_OUT_OF_MEMORY, false, kinds[kind], NULL);
+  }
+}
+END_TEST
+
+START_TEST(every_entry_of_a_growth_fails_for_ever) {
+  static const CUresult codes[] = {refusal, CUDA_ERROR_OUT_OF_MEMORY};
+  for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+#define SWEEP(name, parameters, arguments) \
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) sweep(codes[i], true, kinds[kind], #name);
+    FAULTS(SWEEP)
+#undef SWEEP
+  }
+}
+END_TEST
+
+START_TEST(what_cannot_be_unmapped_is_counted_and_not_used) {
+  make_free_memory();
+  failing_name = "MemUnmap";
+  failing = 1;
+  for_ever = true;
+  failure = refusal;
+  arm();
+  void *ptr = alloc_tag("c", 20 * MIB);
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 24 * MIB);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 12 * MIB);
+  ck_assert_uint_eq(stats_of("b").stuck_bytes, 12 * MIB);
+  ck_accounts();
+  write_pattern(ptr, 20 * MIB, 3);
+  ck_status(drowse_trim(heap, 0), DROWSE_ERR_DRIVER);
+  ck_says("would not take");
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 24 * MIB);
+  disarm();
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+  ck_accounts();
+  ck_assert(has_pattern(ptr, 20 * MIB, 3));
+  ck_kept();
+}
+END_TEST
+
+/* ---- out of memory: what is tried, in order */
+
+static char tried[16];         /* m: memory moves, w: the work is waited for, h: the hook is called */
+static const char *hook_frees; /* a tag; NULL: the hook declines */
+
+static void note_try(char what) {
+  size_t length = strlen(tried);
+  if (length > 0 && tried[length - 1] == what) return;
+  ck_assert_uint_lt(length + 1, sizeof tried);
+  tried[length] = what;
+  tried[length + 1] = '\0';
+}
+
+static CUresult note_map(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
+                         unsigned long long flags) {
+  note_try('m');
+  return dz_host_driver.MemMap(ptr, size, offset, handle, flags);
+}
+
+static CUresult note_wait(void) {
+  if (strchr(tried, 'w') == NULL) open_gate(&gate);
+  note_try('w');
+  return dz_host_driver.CtxSynchronize();
+}
+
+static drowse_status note_hook(void *context, uint64_t missing_bytes) {
+  (void)context;
+  ck_assert_uint_gt(missing_bytes, 0);
+  note_try('h');
+  if (hook_frees == NULL) return DROWSE_ERR_BUSY;
+  ck_ok(drowse_tag_clear(heap, hook_frees));
+  hook_frees = NULL;
+  return DROWSE_OK;
+}
+
+/* 30 MiB live; 6 unused that can move; 10 freed that another stream uses behind a gate; 8 on the device; 10 the hook can free. */
+static CUstream other;
+
+static void start_short(void) {
+  open_with((drowse_heap_options){.pressure = note_hook});
+  other = make_stream();
+  (void)alloc_tag("weights", 30 * MIB);
+  (void)alloc_tag("victim", 10 * MIB);
+  void *used = alloc_tag("used", 10 * MIB), *unused = alloc_tag("unused", 6 * MIB);
+  close_gate(&gate, other);
+  ck_cu(MemsetD8Async(address(used), 1, 10 * MIB, other));
+  ck_ok(drowse_free_on(heap, used, other));
+  ck_ok(drowse_free(heap, unused));
+  ck_assert_uint_eq(device_free_bytes(), 8 * MIB);
+  tried[0] = '\0';
+  hook_frees = NULL;
+  heap->device.driver.MemMap = note_map;
+  heap->device.driver.CtxSynchronize = note_wait;
+}
+
+static void finish_short(void) {
+  if (strchr(tried, 'w') == NULL) open_gate(&gate);
+  disarm();
+  drop_stream(other);
+  close_heap();
+}
+
+START_TEST(first_what_is_unused_moves) {
+  (void)alloc_tag("new", 14 * MIB);
+  ck_assert_str_eq(tried, "m");
+  ck_assert_uint_eq(device_free_bytes(), 0);
+}
+END_TEST
+
+START_TEST(then_the_work_on_what_is_freed_is_waited_for) {
+  (void)alloc_tag("new", 24 * MIB);
+  ck_assert_str_eq(tried, "wm");
+  ck_assert_uint_eq(device_free_bytes(), 0);
+}
+END_TEST
+
+START_TEST(then_the_hook_is_called) {
+  hook_frees = "victim";
+  (void)alloc_tag("new", 34 * MIB);
+  ck_assert_uint_eq(strcspn(tried, "h"), 1);
+  ck_assert_str_eq(tried, "whm");
+  ck_assert_uint_eq(device_free_bytes(), 0);
+}
+END_TEST
+
+START_TEST(then_it_is_said_who_holds_what) {
+  void *ptr = (void *)8;
+  drowse_error error = {.struct_size = sizeof error};
+  (void)alloc_tag("fragment", MIB); /* which has what was unused: of that 5 MiB are free */
+  tried[0] = '\0';
+  ck_status(try_alloc("new", 25 * MIB, NULL, DROWSE_EXPANDABLE_INHERIT, &ptr), DROWSE_ERR_NO_DEVICE_MEMORY);
+  ck_assert_ptr_null(ptr);
+  ck_assert_str_eq(tried, "wh");
+  ck_says("\"new\"");
+  ck_says("weights holds 31457280");
+  ck_says("victim holds 10485760");
+  ck_says("fragment holds 6291456");
+  ck_says("the largest free block has 5242880");
+  ck_assert_ptr_null(strstr(drowse_last_error(), "used holds"));
+  ck_ok(drowse_error_get(&error));
+  ck_assert_uint_eq(error.wanted_bytes, 25 * MIB);
+  ck_assert_uint_eq(error.free_bytes, 18 * MIB);
+  ck_assert_uint_eq(error.largest_free_bytes, 5 * MIB);
+  ck_assert_str_eq(error.tag, "new");
+  ck_accounts();
+}
+END_TEST
+
+/* ---- growth while others take it away */
+
+START_TEST(a_tag_that_sleeps_gives_nothing_to_move) {
+  void *ptr = alloc_tag("a", 20 * MIB);
+  write_pattern(ptr, 20 * MIB, 1);
+  ck_ok(drowse_free(heap, alloc_tag("a", 10 * MIB)));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  count_creates();
+  void *other_tag = alloc_tag("b", 40 * MIB);
+  ck_assert_uint_eq(created_bytes, 40 * MIB);
+  ck_ok(drowse_free(heap, other_tag));
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(ptr, 20 * MIB, 1));
+  ck_accounts();
+}
+END_TEST
+
+#define SHORT_TEST(suite, test)                                      \
+  do {                                                               \
+    TCase *test_case = tcase_create(#test);                          \
+    tcase_set_timeout(test_case, 120);                               \
+    tcase_add_checked_fixture(test_case, start_short, finish_short); \
+    tcase_add_test(test_case, test);                                 \
+    suite_add_tcase(suite, test_case);                               \
+  } while (0)
+
+int main(void) {
+  Suite *suite = suite_create("reclaim");
+  HARNESS_TEST(suite, replacing_in_an_expandable_segment_strands_nothing);
+  HARNESS_TEST(suite, replacing_in_discrete_segments_strands_nothing);
+  HARNESS_TEST(suite, replacing_in_any_order_strands_nothing);
+  HEAP_TEST(suite, free_memory_moves_to_another_tag_stream_and_kind);
+  HEAP_TEST(suite, several_pieces_move_together);
+  HEAP_TEST(suite, only_what_is_missing_is_created);
+  HEAP_TEST(suite, free_memory_moves_when_its_streams_work_is_over);
+  HEAP_TEST(suite, free_memory_of_a_busy_stream_moves_too);
+  HEAP_TEST(suite, free_memory_of_a_retired_stream_moves_when_its_work_is_over);
+  HEAP_TEST(suite, the_rest_of_what_moved_early_is_not_for_others_yet);
+  HEAP_TEST(suite, what_a_busy_stream_has_freed_serves_the_same_stream);
+  HEAP_TEST(suite, what_moved_early_sleeps_and_wakes);
+  HEAP_TEST(suite, what_moved_early_and_is_stuck_is_tried_again);
+  HEAP_TEST(suite, what_moved_early_and_is_stuck_outlasts_a_tag_without_blocks);
+  HEAP_TEST(suite, a_capture_stops_no_moves_on_other_streams);
+  HEAP_TEST(suite, what_is_freed_during_a_capture_moves_after_it);
+  HEAP_TEST(suite, a_capture_that_begins_while_its_stream_is_asked_survives);
+  HARNESS_TEST(suite, the_one_block_that_is_large_enough_is_found_among_many);
+  HARNESS_TEST(suite, a_growth_that_gets_less_than_it_claimed_needs_no_luck);
+  HARNESS_TEST(suite, every_call_of_a_growth_fails_once);
+  HARNESS_TEST(suite, every_entry_of_a_growth_fails_for_ever);
+  HEAP_TEST(suite, what_cannot_be_unmapped_is_counted_and_not_used);
+  SHORT_TEST(suite, first_what_is_unused_moves);
+  SHORT_TEST(suite, then_the_work_on_what_is_freed_is_waited_for);
+  SHORT_TEST(suite, then_the_hook_is_called);
+  SHORT_TEST(suite, then_it_is_said_who_holds_what);
+  HEAP_TEST(suite, a_tag_that_sleeps_gives_nothing_to_move);
+  return harness_run(suite);
 }
