@@ -109,8 +109,9 @@ static void shuffle(int order[TENSORS], uint64_t seed) {
   }
 }
 
-/* Peak mapped over peak live, in thousandths, rounded up. */
-static uint64_t load_and_replace(drowse_expandable expandable, bool shuffled) {
+/* Each tensor grows by one per cent of what it was first, so many times over. Returns peak mapped over peak live, in thousandths,
+ * rounded up. */
+static uint64_t load_and_replace(drowse_expandable expandable, size_t times, bool shuffled) {
   void *tensors[TENSORS];
   int order[TENSORS];
   struct peaks peaks = {0, 0};
@@ -119,7 +120,7 @@ static uint64_t load_and_replace(drowse_expandable expandable, bool shuffled) {
   for (int i = 0; i < TENSORS; i++) order[i] = i;
   DROWSE_SCOPE("weights", expandable) {
     for (int i = 0; i < TENSORS; i++) tensors[i] = alloc_noted(tensor_bytes(i), &peaks);
-    for (size_t percent = 1; percent <= 3; percent++) {
+    for (size_t percent = 1; percent <= times; percent++) {
       if (shuffled) shuffle(order, percent);
       replace(tensors, order, percent, &peaks);
     }
@@ -131,18 +132,20 @@ static uint64_t load_and_replace(drowse_expandable expandable, bool shuffled) {
 }
 
 START_TEST(replacing_in_an_expandable_segment_strands_nothing) {
-  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_ON, false), 1050);
+  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_ON, 1, false), 1050);
 }
 END_TEST
 
 START_TEST(replacing_in_discrete_segments_strands_nothing) {
-  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_OFF, false), 1100);
+  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_OFF, 1, false), 1100);
 }
 END_TEST
 
-START_TEST(replacing_in_any_order_strands_nothing) {
-  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_ON, true), 1050);
-  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_OFF, true), 1100);
+/* Extents that still have a live block in them stay where they are, so here there is waste; it is bounded, and does not add up.
+ */
+START_TEST(replacing_again_and_again_in_any_order_wastes_little) {
+  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_ON, 6, true), 1300);
+  ck_assert_uint_le(load_and_replace(DROWSE_EXPANDABLE_OFF, 6, true), 1500);
 }
 END_TEST
 
@@ -512,12 +515,15 @@ START_TEST(the_one_block_that_is_large_enough_is_found_among_many) {
   void *gone[SMALLER];
   open_with((drowse_heap_options){.device = "host:256MiB"});
   for (int i = 0; i < SMALLER; i++) {
-    gone[i] = alloc_tag("a", MIB);
-    (void)alloc_tag("a", MIB);
+    gone[i] = alloc_tag("a", 512 * KIB);
+    (void)alloc_tag("a", 512 * KIB);
   }
-  (void)alloc_tag("a", MIB - 32 * KIB); /* which leaves one of 1 MiB + 32 KiB at the end */
+  for (int i = 0; i < 2; i++) (void)alloc_tag("a", 756 * KIB); /* which leave 536 KiB at the end of what is mapped */
+  drowse_stats stats = stats_of("a");
+  ck_assert_uint_eq(stats.mapped_bytes - stats.live_bytes, 536 * KIB);
   for (int i = 0; i < SMALLER; i++) ck_ok(drowse_free(heap, gone[i]));
-  (void)alloc_tag("a", MIB + 16 * KIB);
+  (void)alloc_tag("a", 530 * KIB);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, stats.mapped_bytes);
   close_heap();
 }
 END_TEST
@@ -554,16 +560,16 @@ static CUresult create_late(CUmemGenericAllocationHandle *handle, size_t size, c
   return code;
 }
 
-/* As much as serves the tag's growth is not to be had, so less comes than a hole was claimed for: it is cut. */
+/* As much as serves the pool's growth is not to be had, so less comes than a hole was claimed for: it is cut. */
 START_TEST(a_growth_that_gets_less_than_it_claimed_needs_no_luck) {
   open_with((drowse_heap_options){.device = "host:1GiB"});
-  (void)alloc_discrete("b", 764 * MIB);
-  (void)alloc_tag("a", 248 * MIB);
-  void *first = alloc_tag("a", MIB); /* comes with 8 MiB, and leaves 4 on the device */
-  ck_assert_uint_eq(device_free_bytes(), 4 * MIB);
+  void *first = alloc_tag("a", 600 * KIB);
+  while (stats_of("a").live_bytes < 264 * MIB) (void)alloc_tag("a", 600 * KIB); /* grows by 8 MiB at a time from now on */
+  (void)alloc_discrete("b", device_free_bytes() - 4 * MIB);
   growing = pool_of(first);
   heap->device.driver.MemCreate = create_late;
-  (void)alloc_tag("a", 8 * MIB);
+  while (device_free_bytes() == 4 * MIB) (void)alloc_tag("a", 600 * KIB);
+  ck_assert_uint_eq(device_free_bytes(), 2 * MIB);
   ck_accounts();
   close_heap();
 }
@@ -903,7 +909,7 @@ int main(void) {
   Suite *suite = suite_create("reclaim");
   HARNESS_TEST(suite, replacing_in_an_expandable_segment_strands_nothing);
   HARNESS_TEST(suite, replacing_in_discrete_segments_strands_nothing);
-  HARNESS_TEST(suite, replacing_in_any_order_strands_nothing);
+  HARNESS_TEST(suite, replacing_again_and_again_in_any_order_wastes_little);
   HEAP_TEST(suite, free_memory_moves_to_another_tag_stream_and_kind);
   HEAP_TEST(suite, several_pieces_move_together);
   HEAP_TEST(suite, only_what_is_missing_is_created);

@@ -134,7 +134,7 @@ static void at_each_instruction_with_many_set(void) {
   drowse_stack *own = drowse_stack_switch(away);
   set_many(places, 200);
   (void)drowse_stack_switch(own);
-  at_each_instruction(set, 101);
+  at_each_instruction(set, 251);
   drowse_stack_destroy(away);
   free(places);
 }
@@ -157,7 +157,7 @@ static NOINLINE void set_coming(void) {
   if (sigsetjmp(coming, 1) != 0) expect("nobody jumps here", false);
 }
 
-/* Sets jumps until all places are taken, the going one's by the oldest on the stack that is away. */
+/* Sets jumps until all places for notes are taken; the going one's makes room first, as the oldest of those that are away. */
 static NOINLINE void replace(drowse_stack *away, jmp_buf *places, long instructions) {
   if (sigsetjmp(outer, 1) != 0) return;
   (void)drowse_stack_switch(away);
@@ -169,9 +169,24 @@ static NOINLINE void replace(drowse_stack *away, jmp_buf *places, long instructi
   set_coming();
 }
 
-/* Near the end of it: what comes before is the search for a place, what comes behind is libc's function. */
+/* The scopes of both stacks are open as before. True: the jump went to the one that is away. */
+static bool is_intact(drowse_stack *away) {
+  bool went_there = drowse_stack_switch(away) == away;
+  expect_frame("on the stack that is away", "away", 1);
+  (void)drowse_stack_switch(NULL);
+  expect_frame("on its own", "outer", 1);
+  return went_there;
+}
+
+static bool is_intact_after(drowse_stack *away, jmp_buf *places, long instructions) {
+  replace(away, places, instructions);
+  stepping = false;
+  return is_intact(away);
+}
+
+/* The instruction from which on the jump that goes is no longer known, and those around it. */
 static void at_each_instruction_of_replacing(void) {
-  enum { FIRST = 140, LAST = 60 }; /* from the end */
+  enum { AROUND = 25 };
   jmp_buf *places = calloc(200, sizeof *places);
   drowse_stack *away;
   expect_ok("a stack", drowse_stack_create(&away));
@@ -182,20 +197,21 @@ static void at_each_instruction_of_replacing(void) {
   }
   enter_at(&tokens[5], "away");
   (void)drowse_stack_switch(NULL);
-  long all = 1 << 30;
-  replace(away, places, all);
-  stepping = false;
-  all -= countdown;
-  for (long instructions = all - FIRST; instructions < all - LAST; instructions++) {
-    replace(away, places, instructions);
-    stepping = false;
-    (void)drowse_stack_switch(NULL);
-    expect_frame("here nothing has ended", "outer", 1);
-    (void)drowse_stack_switch(away);
-    expect_frame("nor there", "away", 1);
-    (void)drowse_stack_switch(NULL);
+  happens = jump_to_going;
+  long known = 0, unknown = 1 << 20; /* more than there are */
+  while (unknown - known > 1) {
+    long middle = known + (unknown - known) / 2;
+    if (is_intact_after(away, places, middle)) {
+      known = middle;
+    } else {
+      unknown = middle;
+    }
   }
-  expect("there was something to interrupt", all > FIRST);
+  expect("it is known to begin with", known > 100);
+  for (int i = 0; i < 2; i++) {
+    happens = i == 0 ? jump_to_going : jump_to_coming;
+    for (long at = known - AROUND; at < known + AROUND; at++) (void)is_intact_after(away, places, at);
+  }
   drowse_stack_destroy(away);
   free(places);
 }
@@ -209,15 +225,12 @@ static void by_steps(void) {
     happens = handlers[i];
     at_each_instruction(enter_and_leave, 1);
     at_each_instruction(set, 1);
-    at_each_instruction(set_and_jump, 1);
+    at_each_instruction(set_and_jump, 3);
   }
   for (size_t i = 0; i < 2; i++) {
     happens = handlers[i];
     at_each_instruction_with_many_set();
   }
-  happens = jump_to_going;
-  at_each_instruction_of_replacing();
-  happens = jump_to_coming;
   at_each_instruction_of_replacing();
 }
 #else
@@ -227,7 +240,7 @@ static void by_steps(void) {
 
 /* ---- random moments. How many jumps there are is fixed, when they come does not matter. */
 
-enum { JUMPS = 5000 };
+enum { JUMPS = 1000 };
 
 static volatile bool armed;
 static volatile int jumps, signals;

@@ -163,7 +163,7 @@ static void ck_nothing_changed(void) {
   ck_assert_int_eq(stats.state, DROWSE_AWAKE);
   ck_assert_uint_eq(stats.backup_bytes + stats.discarded_bytes + stats.sleeps, 0);
   ck_assert_uint_eq(stats.mapped_bytes, GRANULE);
-  ck_ok(drowse_free(heap, alloc_on("a", 1, known)));
+  ck_ok(drowse_free(heap, alloc_on("a", MIB, known)));
 }
 
 START_TEST(work_that_does_not_end_in_time) {
