@@ -46,10 +46,10 @@ void dz_bins_drop(struct bins *bins, struct range *range) {
 }
 
 /* The tightest of the first few of a bin that are large enough. */
-static struct range *find_in_bin(const struct bins *bins, struct bin bin, uint64_t bytes) {
+static struct range *find_in_bin(const struct bins *bins, struct bin bin, uint64_t bytes, size_t few) {
   struct range *best = NULL;
   struct range *range = bins->heads[bin.class][bin.step];
-  for (unsigned looked = 0; range != NULL && looked < LOOK_AT; range = range->bin_next, looked++) {
+  for (size_t looked = 0; range != NULL && looked < few; range = range->bin_next, looked++) {
     if (range->bytes >= bytes && (best == NULL || range->bytes < best->bytes)) best = range;
   }
   return best;
@@ -70,9 +70,12 @@ static bool find_larger_bin(const struct bins *bins, struct bin *bin) {
 
 struct range *dz_bins_find(const struct bins *bins, uint64_t bytes) {
   struct bin bin = bin_of(bytes);
-  struct range *range = find_in_bin(bins, bin, bytes);
-  if (range != NULL || !find_larger_bin(bins, &bin)) return range;
-  return find_in_bin(bins, bin, bytes);
+  struct bin own = bin;
+  struct range *range = find_in_bin(bins, bin, bytes, LOOK_AT);
+  if (range != NULL) return range;
+  if (find_larger_bin(bins, &bin)) return find_in_bin(bins, bin, bytes, LOOK_AT);
+  /* Before whoever asks goes to greater lengths, all of the bin are looked at. */
+  return find_in_bin(bins, own, bytes, SIZE_MAX);
 }
 
 static struct range *first_behind(const struct bins *bins, struct bin bin) {

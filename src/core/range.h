@@ -7,7 +7,8 @@
  * Sizes are multiples of DZ_UNIT.
  *
  * Bins: a size class is a power of two, cut into 16 (two-level segregated fit, Masmano et al. 2004). Bitmaps tell which bins have
- * something, so a search is two bit scans; it looks through a few of the wanted size's own bin first, where the fit is tightest.
+ * something, so a search is two bit scans; it looks through a few of the wanted size's own bin first, where the fit is tightest,
+ * and through the whole of it only when nothing larger is left.
  */
 #ifndef DZ_RANGE_H
 #define DZ_RANGE_H

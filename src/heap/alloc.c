@@ -59,6 +59,7 @@ static drowse_status add_segment(struct pool *pool, uint64_t want) {
 struct growth {
   struct pool *pool;
   struct block *hole;
+  struct block *node;   /* kept for cutting the hole if less comes than was claimed for */
   struct claims claims; /* free memory that moves there */
   bool lifted;          /* it has been unmapped where it was */
   bool poisoned;        /* what is there now */
@@ -80,7 +81,7 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes, uint64_t 
   drowse_heap *heap = pool->tag->heap;
   dz_pool_lock(pool);
   struct block *hole = (struct block *)dz_bins_find(&pool->holes, hole_bytes);
-  drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES);
+  drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES + 1);
   if (status == DROWSE_OK) growth->missing = missing_bytes(hole, bytes);
   if (status == DROWSE_OK && growth->missing > 0) {
     uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
@@ -92,6 +93,7 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes, uint64_t 
     }
     hole->state = DZ_CLAIMED;
     growth->hole = hole;
+    growth->node = dz_pool_take_node(pool);
   }
   dz_pool_unlock(pool);
   return status;
@@ -131,6 +133,7 @@ static void end_growth(struct growth *growth, uint64_t placed_bytes) {
   struct block *block = growth->hole;
   struct segment *segment = block->segment;
   dz_pool_lock(pool);
+  dz_pool_give_node(pool, growth->node);
   if (placed_bytes > 0 && placed_bytes < block->range.bytes) {
     struct block *rest = dz_block_cut(block, block->range.base + placed_bytes);
     rest->state = DZ_HOLE;
@@ -139,6 +142,7 @@ static void end_growth(struct growth *growth, uint64_t placed_bytes) {
   bool stuck = placed_bytes == 0 && dz_segment_touches_stuck(segment, block->range.base, block->range.bytes);
   block->state = placed_bytes > 0 ? DZ_FREE : stuck ? DZ_STUCK : DZ_HOLE;
   block->poisoned = growth->poisoned;
+  block->freed_at = growth->claims.early_until; /* what has moved early is not for others yet */
   (void)dz_block_settle(block);
   if (placed_bytes == 0) dz_segment_free_if_empty(segment);
   dz_pool_unlock(pool);

@@ -272,6 +272,11 @@ static void hollow(struct segment *segment) {
   }
 }
 
+/* Nothing but one hole. */
+static bool is_empty(const struct segment *segment) {
+  return dz_segment_is_unmapped(segment) && segment->first->state == DZ_HOLE && segment->first->range.after == NULL;
+}
+
 void dz_pool_sleep(struct pool *pool) {
   dz_pool_lock(pool);
   pool->free = (struct bins){0};
@@ -279,7 +284,7 @@ void dz_pool_sleep(struct pool *pool) {
   for (struct segment **at = &pool->segments; *at != NULL;) {
     struct segment *segment = *at;
     hollow(segment);
-    if (dz_segment_is_unmapped(segment) && dz_segment_live(segment, NULL) == NULL) {
+    if (is_empty(segment)) {
       *at = segment->next;
       dz_segment_free(segment);
     } else {
@@ -338,7 +343,7 @@ void dz_pool_wake(struct pool *pool) {
 }
 
 void dz_segment_free_if_empty(struct segment *segment) {
-  if (!dz_segment_is_unmapped(segment) || segment->first->state != DZ_HOLE || segment->first->range.after != NULL) return;
+  if (!is_empty(segment)) return;
   dz_block_drop(segment->first);
   struct segment **at = &segment->pool->segments;
   while (*at != segment) at = &(*at)->next;

@@ -94,14 +94,12 @@ void dz_pending_forget(const struct tag *tag) {
 /* Whether the stream is done with it. An event that cannot be recorded or asked about is tried again with the next poll. */
 static bool use_is_over(drowse_heap *heap, struct use *use) {
   const struct driver *driver = &heap->device.driver;
-  CUstream stream = dz_stream_waitable(use->stream->handle);
   if (!use->recorded && dz_stream_is_retired(use->stream)) return dz_stream_is_over(heap, use->stream);
   if (use->event == NULL && driver->EventCreate(&use->event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) {
     use->event = NULL;
     return false;
   }
-  if (!use->recorded && !dz_stream_is_capturing(heap, stream))
-    use->recorded = driver->EventRecord(use->event, stream) == CUDA_SUCCESS;
+  if (!use->recorded) use->recorded = dz_stream_mark(heap, use->stream->handle, use->event);
   return use->recorded && driver->EventQuery(use->event) == CUDA_SUCCESS;
 }
 

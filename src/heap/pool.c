@@ -123,29 +123,34 @@ static void end_look(struct pool *pool, uint64_t done) {
   dz_unlock(&pool->tag->heap->lock);
 }
 
-/* Where the stream still has something to do, an event behind all of it tells later when it is over. */
-static void set_fence(struct pool *pool, CUstream stream, uint64_t frees) {
-  const struct driver *driver = &pool->tag->heap->device.driver;
-  if (pool->fence == NULL && driver->EventCreate(&pool->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) {
+/* The event behind what had been freed by then: what an earlier one tells is learnt before. */
+static void set_fence(struct pool *pool, uint64_t frees) {
+  drowse_heap *heap = pool->tag->heap;
+  if (pool->fence == NULL && heap->device.driver.EventCreate(&pool->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) {
     pool->fence = NULL;
     return;
   }
-  if (driver->EventRecord(pool->fence, stream) == CUDA_SUCCESS) pool->fence_at = frees;
+  pool->fence_at = dz_stream_mark(heap, pool->stream->handle, pool->fence) ? frees : 0;
 }
 
-static bool fence_is_over(struct pool *pool) {
+static bool fence_is_over(const struct pool *pool) {
   return pool->fence_at > pool->done && pool->tag->heap->device.driver.EventQuery(pool->fence) == CUDA_SUCCESS;
 }
 
-/* A stream that captures cannot be asked; its event can. */
+/* An idle stream takes some microseconds to pass an event, little beside the growth that this is for. */
+enum { LOOKS_AT_FENCE = 32 };
+
+/* The stream itself is not asked: if it began to capture meanwhile that would destroy the capture. One that captures keeps the
+ * event that it has. */
 static uint64_t ask_stream(struct pool *pool, uint64_t frees) {
-  drowse_heap *heap = pool->tag->heap;
-  CUstream stream = dz_stream_waitable(pool->stream->handle);
-  bool ask = !dz_stream_is_capturing(heap, stream);
-  if (ask && heap->device.driver.StreamQuery(stream) == CUDA_SUCCESS) return frees;
-  if (fence_is_over(pool)) return pool->fence_at;
-  if (ask && pool->fence_at <= pool->done) set_fence(pool, stream, frees);
-  return 0;
+  uint64_t done = fence_is_over(pool) ? pool->fence_at : pool->done;
+  if (done == frees || pool->fence_at > done) return done;
+  set_fence(pool, frees);
+  if (pool->fence_at == 0) return done;
+  for (int look = 0; look < LOOKS_AT_FENCE; look++) {
+    if (fence_is_over(pool)) return pool->fence_at;
+  }
+  return done;
 }
 
 void dz_pool_look(struct pool *pool) {

@@ -170,6 +170,7 @@ static bool claim(struct claims *claims, const struct pick *pick, const struct p
     struct block *block = cut_out(pool, pick);
     block->state = DZ_CLAIMED;
     block->early = block->freed_at > pool->done;
+    if (block->early && block->freed_at > claims->early_until) claims->early_until = block->freed_at;
     block->freed_next = claims->blocks;
     claims->blocks = block;
     claims->bytes += block->range.bytes;
@@ -181,7 +182,7 @@ static bool claim(struct claims *claims, const struct pick *pick, const struct p
 
 /* Where the pick has gone meanwhile somebody has taken a block there, so a second look finds another or less. */
 struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
-  struct claims claims = {NULL, 0};
+  struct claims claims = {NULL, 0, 0};
   dz_lock_assert_held(&heap->lock);
   for (int missed = 0; claims.bytes < wanted_bytes && missed < 16;) {
     struct pick pick = find_best(heap, wanted_bytes - claims.bytes, taker);
@@ -211,7 +212,7 @@ void dz_claims_drop(struct claims *claims) {
     next = block->freed_next;
     end_claim(block, DZ_FREE);
   }
-  *claims = (struct claims){NULL, 0};
+  *claims = (struct claims){NULL, 0, 0};
 }
 
 uint64_t dz_claims_lift(const struct claims *claims, struct extent **list) {
@@ -244,14 +245,14 @@ void dz_claims_end(struct claims *claims) {
     bool stuck = dz_segment_touches_stuck(block->segment, block->range.base, block->range.bytes);
     end_claim(block, stuck ? DZ_STUCK : DZ_HOLE);
   }
-  *claims = (struct claims){NULL, 0};
+  *claims = (struct claims){NULL, 0, 0};
 }
 
 /* ---- what is stuck */
 
 /* Claims all stuck blocks of awake tags, and pins the tags. With the heap's lock. */
 static struct claims claim_stuck(drowse_heap *heap) {
-  struct claims claims = {NULL, 0};
+  struct claims claims = {NULL, 0, 0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
     if (pool->tag->stuck_bytes == 0) continue;
     dz_pool_lock(pool);
@@ -310,7 +311,7 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
   struct extent *list = NULL;
   dz_lock(&heap->lock);
   uint64_t unused = unused_bytes(heap);
-  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){NULL, 0};
+  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){NULL, 0, 0};
   dz_unlock(&heap->lock);
   if (claims.blocks == NULL) return false;
   uint64_t bytes = claims.bytes, stuck = dz_claims_lift(&claims, &list);

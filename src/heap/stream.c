@@ -134,6 +134,14 @@ bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {
   return heap->device.driver.StreamIsCapturing(stream, &capture) != CUDA_SUCCESS || capture != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+/* Another thread may begin a capture at any moment. An event that is recorded within one does it no harm, so the stream is looked
+ * at again behind it. */
+bool dz_stream_mark(const drowse_heap *heap, CUstream handle, CUevent event) {
+  CUstream stream = dz_stream_waitable(handle);
+  return !dz_stream_is_capturing(heap, stream) && heap->device.driver.EventRecord(event, stream) == CUDA_SUCCESS &&
+         !dz_stream_is_capturing(heap, stream);
+}
+
 /* BUSY if a stream is capturing. The legacy stream answers so too while any blocking stream of the context does. */
 static drowse_status check_capture(const drowse_heap *heap, CUstream stream) {
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -180,49 +188,61 @@ static drowse_status wait_event(const drowse_heap *heap, CUevent event, int64_t 
 
 /* Waits for what is now on a stream. */
 static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
-  CUresult code = heap->device.driver.EventRecord(event, dz_stream_waitable(stream));
-  if (code != CUDA_SUCCESS) return dz_driver_error(&heap->device.driver, code, "marking the work on stream %p", (void *)stream);
-  return wait_event(heap, event, deadline);
+  if (dz_stream_mark(heap, stream, event)) return wait_event(heap, event, deadline);
+  drowse_status status = check_capture(heap, stream);
+  return status != DROWSE_OK ? status : dz_error(DROWSE_ERR_DRIVER, "the work on stream %p could not be marked", (void *)stream);
 }
 
-static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, CUevent event,
-                                   int64_t deadline) {
+static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, int64_t deadline) {
+  const struct driver *driver = &heap->device.driver;
   drowse_status status = DROWSE_OK;
+  CUevent event;
+  CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating an event on %s", heap->device.name);
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
     status = drain_stream(heap, stream->handle, event, deadline);
   }
   for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = drain_stream(heap, streams[i], event, deadline);
+  (void)driver->EventDestroy(event);
   return status;
 }
 
-static drowse_status drain_device(drowse_heap *heap, CUevent event, int64_t deadline) {
+/* All of the context's work, until a deadline; UNSUPPORTED: the driver is one before 12.5. */
+static drowse_status drain_context(drowse_heap *heap, int64_t deadline) {
   const struct driver *driver = &heap->device.driver;
-  CUresult code = CUDA_ERROR_NOT_SUPPORTED;
-  if (deadline != DZ_NEVER) code = driver->CtxRecordEvent(heap->context, event);
-  if (code == CUDA_SUCCESS) return wait_event(heap, event, deadline);
-  if (code != CUDA_ERROR_NOT_SUPPORTED) return dz_driver_error(driver, code, "marking the work on %s", heap->device.name);
-  /* Without a limit, or with a driver before 12.5, for which only the streams that we know can be waited for with one. */
+  CUevent event;
+  CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating an event on %s", heap->device.name);
+  code = driver->CtxRecordEvent(heap->context, event);
+  drowse_status status = DROWSE_ERR_UNSUPPORTED;
+  if (code == CUDA_SUCCESS) {
+    status = wait_event(heap, event, deadline);
+  } else if (code != CUDA_ERROR_NOT_SUPPORTED) {
+    status = dz_driver_error(driver, code, "marking the work on %s", heap->device.name);
+  }
+  (void)driver->EventDestroy(event);
+  return status;
+}
+
+/* Without CtxRecordEvent only the streams that we know can be waited for with a limit. */
+static drowse_status drain_device(drowse_heap *heap, int64_t deadline) {
+  const struct driver *driver = &heap->device.driver;
   if (deadline != DZ_NEVER) {
-    drowse_status status = drain_streams(heap, NULL, 0, event, deadline);
+    drowse_status status = drain_context(heap, deadline);
+    if (status != DROWSE_ERR_UNSUPPORTED) return status;
+    status = drain_streams(heap, NULL, 0, deadline);
     if (status != DROWSE_OK) return status;
   }
-  code = driver->CtxSynchronize();
+  CUresult code = driver->CtxSynchronize();
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
 }
 
 drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_stream *streams, size_t count, int64_t deadline) {
   if (drain == DROWSE_DRAIN_NONE) return DROWSE_OK;
-  const struct driver *driver = &heap->device.driver;
   drowse_status status = drain == DROWSE_DRAIN_DEVICE ? check_capture(heap, NULL) : DROWSE_OK;
   if (status == DROWSE_OK) status = check_captures(heap, streams, count);
   if (status != DROWSE_OK) return status;
-  CUevent event;
-  CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
-  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating an event on %s", heap->device.name);
-  status =
-      drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, event, deadline) : drain_streams(heap, streams, count, event, deadline);
-  (void)driver->EventDestroy(event);
-  return status;
+  return drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, deadline) : drain_streams(heap, streams, count, deadline);
 }
 
 void dz_drain_whatever(drowse_heap *heap) {
@@ -244,10 +264,9 @@ bool dz_stream_is_over(const drowse_heap *heap, const struct stream *stream) {
 /* An event behind all the stream's work; NULL: it captures, or there is none to be had. */
 static CUevent mark_end(const drowse_heap *heap, CUstream handle) {
   const struct driver *driver = &heap->device.driver;
-  CUstream stream = dz_stream_waitable(handle);
   CUevent event;
-  if (dz_stream_is_capturing(heap, stream) || driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return NULL;
-  if (driver->EventRecord(event, stream) == CUDA_SUCCESS) return event;
+  if (driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return NULL;
+  if (dz_stream_mark(heap, handle, event)) return event;
   (void)driver->EventDestroy(event);
   return NULL;
 }

@@ -48,6 +48,10 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
 /* The heap's record of a stream, made if need be; NULL: no memory. With the lock held. */
 struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identity);
 
+/* Records an event behind the work on a stream, which must not be retired; false: it could not be, or the stream began to capture
+ * meanwhile, whose event must not be asked about. The guard entered. */
+bool dz_stream_mark(const drowse_heap *heap, CUstream handle, CUevent event);
+
 /* What to wait on, from any thread, for the work on a stream. */
 CUstream dz_stream_waitable(CUstream handle);
 

@@ -8,7 +8,7 @@
  */
 #include "fixture.h"
 
-enum { THREADS = 16, SLOTS = 32, COMMONS = 4, RESTS = 4, TAGS = 4, PART = 64, LATE_BYTES = 32 * 1024 };
+enum { THREADS = 16, SLOTS = 32, COMMONS = 4, RESTS = 4, TAGS = 4, PART = 64 };
 
 static const char *device = "host:16GiB";
 static unsigned long operations = 40000;
@@ -182,26 +182,29 @@ static const char *release(struct worker *worker, struct slot *slot) {
   return failure != NULL || status == DROWSE_OK ? failure : failed(worker, status, "free");
 }
 
-/* Another stream writes to the block, late, and then it is freed. A hold keeps the memory there until that is under way. */
+static drowse_status free_used(struct worker *worker, void *ptr, CUstream user) {
+  if (user == worker->stream || random_below(&worker->random, 2) == 0) return drowse_free_on(heap, ptr, user);
+  drowse_status status = drowse_record_stream(heap, ptr, user);
+  return status == DROWSE_OK ? drowse_free(heap, ptr) : status;
+}
+
+/* A stream, its own or another, writes to the block, late, and then it is freed. A hold keeps the memory there until that is
+ * under way. Its own may be another one by now than the block's: it is told in any case. */
 static const char *release_used(struct worker *worker, struct slot *slot) {
   const char *tag = tag_of(worker, slot->tag);
-  CUstream common = commons[random_below(&worker->random, COMMONS)];
+  CUstream user = random_below(&worker->random, 3) == 0 ? worker->stream : commons[random_below(&worker->random, COMMONS)];
   void *ptr = slot->ptr;
-  size_t bytes = slot->bytes < LATE_BYTES ? slot->bytes : LATE_BYTES;
+  size_t bytes = slot->bytes;
   drowse_status status = drowse_hold(heap, tag, 0);
   if (status == DROWSE_ERR_TIMEOUT) return NULL;
   if (status != DROWSE_OK) return failed(worker, status, "hold");
   const char *failure = check_contents(worker, slot);
   leave(slot);
-  if (cu->MemsetD8Async((CUdeviceptr)(uintptr_t)ptr, 0xee, bytes, common) != CUDA_SUCCESS)
-    failure = failed(worker, DROWSE_ERR_DRIVER, "the write of another stream");
-  if (random_below(&worker->random, 2) == 0) {
-    status = drowse_free_on(heap, ptr, common);
-  } else {
-    status = drowse_record_stream(heap, ptr, common);
-    if (status == DROWSE_OK) status = drowse_free(heap, ptr);
-  }
-  if (status != DROWSE_OK) failure = failed(worker, status, "free of what another stream uses");
+  if (cu->MemsetD8Async((CUdeviceptr)(uintptr_t)ptr, 0xee, bytes, user) != CUDA_SUCCESS)
+    failure = failed(worker, DROWSE_ERR_DRIVER, "the write of a stream");
+  status = free_used(worker, ptr, user);
+  if (status != DROWSE_OK) failure = failed(worker, status, "free of what a stream uses");
+  worker->seen = worker->seen || user == worker->stream;
   status = drowse_unhold(heap, tag);
   return failure != NULL || status == DROWSE_OK ? failure : failed(worker, status, "unhold");
 }

@@ -211,7 +211,6 @@ START_TEST(recorded_twice_is_recorded_once) {
   close_gate(&gate, other);
   for (int i = 0; i < 100; i++) ck_ok(drowse_record_stream(heap, ptr, other));
   ck_ok(drowse_free_on(heap, ptr, other));
-  ck_assert_int_eq(created, 1);
   ck_assert_int_eq(recorded, 1);
   ck_not_reused(ptr);
   open_gate(&gate);
@@ -219,7 +218,7 @@ START_TEST(recorded_twice_is_recorded_once) {
   ck_reused(ptr);
   ck_ok(drowse_free(heap, ptr)); /* its next life has no other streams */
   ck_reused(ptr);
-  ck_assert_int_eq(created, 1);
+  ck_assert_int_eq(recorded, 1);
 }
 END_TEST
 
@@ -385,7 +384,7 @@ static CUstream captured_meanwhile;
 /* Another thread begins to capture as soon as drowse has been told that the stream does not. */
 static CUresult answer_and_capture(CUstream stream, CUstreamCaptureStatus *status) {
   CUresult code = dz_host_driver.StreamIsCapturing(stream, status);
-  if (stream == captured_meanwhile && code == CUDA_SUCCESS && *status == CU_STREAM_CAPTURE_STATUS_NONE) {
+  if (stream != NULL && stream == captured_meanwhile && code == CUDA_SUCCESS && *status == CU_STREAM_CAPTURE_STATUS_NONE) {
     captured_meanwhile = NULL;
     ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
   }
@@ -403,6 +402,32 @@ START_TEST(a_capture_that_begins_while_a_stream_is_marked_survives) {
   ck_cu(MemsetD8Async(address(kept), 7, MIB, other));
   end_capture(other);
   ck_assert(is_filled(kept, MIB, 7));
+  poll_uses();
+  ck_cu(StreamSynchronize(other));
+  ck_reused(ptr);
+}
+END_TEST
+
+/* Another thread begins a capture and ends it between two looks at the stream: the event is the capture's, and never over. */
+static CUresult record_in_a_capture(CUevent event, CUstream stream) {
+  CUgraph graph = NULL;
+  if (stream == NULL || stream != captured_meanwhile) return dz_host_driver.EventRecord(event, stream);
+  captured_meanwhile = NULL;
+  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  CUresult code = dz_host_driver.EventRecord(event, stream);
+  ck_cu(StreamEndCapture(stream, &graph));
+  ck_cu(GraphDestroy(graph));
+  return code;
+}
+
+START_TEST(an_event_that_went_into_a_capture_is_recorded_anew) {
+  void *ptr = alloc_whole();
+  captured_meanwhile = other;
+  heap->device.driver.EventRecord = record_in_a_capture;
+  ck_ok(drowse_free_on(heap, ptr, other));
+  ck_assert_ptr_null(captured_meanwhile);
+  poll_uses();
+  ck_cu(StreamSynchronize(other));
   poll_uses();
   ck_cu(StreamSynchronize(other));
   ck_reused(ptr);
@@ -669,6 +694,7 @@ int main(void) {
   PENDING_TEST(suite, a_capture_is_left_alone_and_waited_for);
   PENDING_TEST(suite, work_before_a_capture_is_waited_for_during_it);
   PENDING_TEST(suite, a_capture_that_begins_while_a_stream_is_marked_survives);
+  PENDING_TEST(suite, an_event_that_went_into_a_capture_is_recorded_anew);
   PENDING_TEST(suite, what_waits_ends_when_its_tag_falls_asleep);
   PENDING_TEST(suite, a_sleep_that_fails_leaves_what_waits_waiting);
   PENDING_TEST(suite, a_free_while_falling_asleep_with_uses);

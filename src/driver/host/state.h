@@ -189,6 +189,9 @@ struct stream *dz_stream_make(struct gpu *gpu, bool blocking, uint32_t owner);
  * rule. staged: the stream frees it behind the work. OUT_OF_MEMORY: nothing is taken. */
 CUresult dz_stream_submit(struct stream *stream, const struct work *work, void *staged, const struct point *after);
 
+/* Whether it has done all that is submitted, and, the legacy stream, others too. */
+bool dz_stream_is_idle(const struct stream *stream);
+
 /* Wait for work that is submitted already; they drop the lock meanwhile. */
 CUresult dz_stream_await(struct stream *stream); /* by the stream; returns the context's state */
 void dz_stream_await_gpu(struct gpu *gpu);       /* all of the context's */

@@ -284,6 +284,10 @@ static bool stream_done(const struct stream *stream, uint64_t ticket) {
   return true;
 }
 
+bool dz_stream_is_idle(const struct stream *stream) {
+  return stream_done(stream, stream->gpu->ticket);
+}
+
 CUresult dz_stream_await(struct stream *stream) {
   struct gpu *gpu = stream->gpu;
   uint64_t ticket = gpu->ticket;
