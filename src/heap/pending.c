@@ -100,7 +100,10 @@ static bool use_is_over(drowse_heap *heap, struct use *use) {
     return false;
   }
   if (!use->recorded) use->recorded = dz_stream_mark(heap, use->stream->handle, use->event);
-  return use->recorded && driver->EventQuery(use->event) == CUDA_SUCCESS;
+  if (!use->recorded) return false;
+  CUresult code = driver->EventQuery(use->event);
+  use->recorded = code == CUDA_SUCCESS || code == CUDA_ERROR_NOT_READY; /* else a capture has got it after all */
+  return code == CUDA_SUCCESS;
 }
 
 /* All uses are looked at, so that each has its event recorded as early as can be. */

@@ -133,8 +133,11 @@ static void set_fence(struct pool *pool, uint64_t frees) {
   pool->fence_at = dz_stream_mark(heap, pool->stream->handle, pool->fence) ? frees : 0;
 }
 
-static bool fence_is_over(const struct pool *pool) {
-  return pool->fence_at > pool->done && pool->tag->heap->device.driver.EventQuery(pool->fence) == CUDA_SUCCESS;
+static bool fence_is_over(struct pool *pool) {
+  if (pool->fence_at <= pool->done) return false;
+  CUresult code = pool->tag->heap->device.driver.EventQuery(pool->fence);
+  if (code != CUDA_SUCCESS && code != CUDA_ERROR_NOT_READY) pool->fence_at = 0; /* a capture has got it after all */
+  return code == CUDA_SUCCESS;
 }
 
 /* An idle stream takes some microseconds to pass an event, little beside the growth that this is for. */

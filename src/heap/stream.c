@@ -258,7 +258,7 @@ void dz_drain_whatever(drowse_heap *heap) {
 /* ---- retiring */
 
 bool dz_stream_is_over(const drowse_heap *heap, const struct stream *stream) {
-  return stream->last == NULL || heap->device.driver.EventQuery(stream->last) == CUDA_SUCCESS;
+  return stream->last == NULL || heap->device.driver.EventQuery(stream->last) != CUDA_ERROR_NOT_READY;
 }
 
 /* An event behind all the stream's work; NULL: it captures, or there is none to be had. */
