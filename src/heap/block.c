@@ -27,8 +27,8 @@ struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
   struct block *block;
   while ((block = find(heap, address, start)) != NULL) {
     const struct segment *segment = __atomic_load_n(&block->segment, __ATOMIC_RELAXED);
-    struct pool *pool = __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
-    if (pool == NULL) continue;
+    struct pool *pool = segment == NULL ? NULL : __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
+    if (pool == NULL) continue; /* the node, or the segment, is another's by now: the index knows better */
     dz_pool_lock(pool);
     bool is = is_it(pool, block, address, start);
     if (is && (pool->open || find(heap, address, start) == block)) return block;

@@ -106,36 +106,47 @@ static uint64_t frees_of(struct pool *pool) {
   return frees;
 }
 
-/* Begins a look: false if there is nothing to learn, or somebody else is at it. */
-static bool begin_look(struct pool *pool, uint64_t *frees) {
+/* A look at a pool's stream. Whoever has it alone writes the fence. */
+struct look {
+  struct pool *pool;
+  uint64_t frees, done; /* when it began */
+};
+
+/* False if there is nothing to learn, or somebody else is at it. */
+static bool begin_look(struct look *look, struct pool *pool) {
   dz_lock(&pool->tag->heap->lock);
-  *frees = frees_of(pool);
-  bool look = !pool->looked_at && pool->done < *frees;
-  if (look) pool->looked_at = true;
+  *look = (struct look){pool, frees_of(pool), pool->done};
+  bool begun = !pool->looked_at && look->done < look->frees;
+  if (begun) pool->looked_at = true;
   dz_unlock(&pool->tag->heap->lock);
-  return look;
+  return begun;
 }
 
-static void end_look(struct pool *pool, uint64_t done) {
+static void end_look(const struct look *look) {
+  struct pool *pool = look->pool;
   dz_lock(&pool->tag->heap->lock);
-  if (done > pool->done) pool->done = done;
+  if (look->done > pool->done) pool->done = look->done;
   pool->looked_at = false;
   dz_unlock(&pool->tag->heap->lock);
 }
 
-/* The event behind what had been freed by then: what an earlier one tells is learnt before. */
-static void set_fence(struct pool *pool, uint64_t frees) {
+/* Puts the event behind what had been freed when the look began. */
+static void set_fence(const struct look *look) {
+  struct pool *pool = look->pool;
   drowse_heap *heap = pool->tag->heap;
   if (pool->fence == NULL && heap->device.driver.EventCreate(&pool->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) {
     pool->fence = NULL;
     return;
   }
-  pool->fence_at = dz_stream_mark(heap, pool->stream->handle, pool->fence) ? frees : 0;
+  pool->fence_at = dz_stream_mark(heap, pool->stream->handle, pool->fence) ? look->frees : 0;
 }
 
-static bool fence_is_over(struct pool *pool) {
-  if (pool->fence_at <= pool->done) return false;
+/* Whether the event tells that more is done; then notes it. */
+static bool ask_fence(struct look *look) {
+  struct pool *pool = look->pool;
+  if (pool->fence_at <= look->done) return false;
   CUresult code = pool->tag->heap->device.driver.EventQuery(pool->fence);
+  if (code == CUDA_SUCCESS) look->done = pool->fence_at;
   if (code != CUDA_SUCCESS && code != CUDA_ERROR_NOT_READY) pool->fence_at = 0; /* a capture has got it after all */
   return code == CUDA_SUCCESS;
 }
@@ -145,25 +156,22 @@ enum { LOOKS_AT_FENCE = 32 };
 
 /* The stream itself is not asked: if it began to capture meanwhile that would destroy the capture. One that captures keeps the
  * event that it has. */
-static uint64_t ask_stream(struct pool *pool, uint64_t frees) {
-  uint64_t done = fence_is_over(pool) ? pool->fence_at : pool->done;
-  if (done == frees || pool->fence_at > done) return done;
-  set_fence(pool, frees);
-  if (pool->fence_at == 0) return done;
-  for (int look = 0; look < LOOKS_AT_FENCE; look++) {
-    if (fence_is_over(pool)) return pool->fence_at;
+static void ask_stream(struct look *look) {
+  (void)ask_fence(look);
+  if (look->done == look->frees || look->pool->fence_at > look->done) return;
+  set_fence(look);
+  for (int asked = 0; asked < LOOKS_AT_FENCE && look->pool->fence_at > look->done && !ask_fence(look); asked++) {
   }
-  return done;
 }
 
 void dz_pool_look(struct pool *pool) {
-  uint64_t frees, done;
-  if (!begin_look(pool, &frees)) return;
+  struct look look;
+  if (!begin_look(&look, pool)) return;
   if (!dz_stream_is_retired(pool->stream))
-    done = ask_stream(pool, frees);
-  else
-    done = dz_stream_is_over(pool->tag->heap, pool->stream) ? frees : 0;
-  end_look(pool, done);
+    ask_stream(&look);
+  else if (dz_stream_is_over(pool->tag->heap, pool->stream))
+    look.done = look.frees;
+  end_look(&look);
 }
 
 static void each_pool(drowse_heap *heap, void (*each)(struct pool *pool)) {

@@ -51,9 +51,9 @@ struct pool {
   struct segment *segments;
   struct block *leaving; /* by freed_next */
   uint64_t done;         /* the work on what was freed up to then is over */
+  bool looked_at;        /* somebody asks the driver about the stream, and has the next two */
   CUevent fence;         /* recorded on the stream when fence_at blocks had been freed; NULL: never */
   uint64_t fence_at;     /* <= done: it waits for nothing */
-  bool looked_at;        /* somebody asks the driver about the stream */
   uint64_t frees_before_drain;
 };
 
