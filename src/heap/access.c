@@ -71,6 +71,14 @@ static drowse_status follow_stream(const drowse_heap *heap, CUstream stream) {
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "following stream %p", (void *)stream);
 }
 
+/* A retired stream's work was its owner's to wait for. */
+static drowse_status follow(drowse_heap *heap, struct stream *stream) {
+  if (!dz_stream_begin(heap, stream)) return DROWSE_OK;
+  drowse_status status = follow_stream(heap, dz_stream_waitable(stream->handle));
+  dz_stream_end(heap, stream);
+  return status;
+}
+
 static drowse_status copy(const drowse_heap *heap, const struct access *access) {
   const struct driver *driver = &heap->device.driver;
   CUresult code = access->in ? driver->MemcpyHtoDAsync(access->address, access->host, access->bytes, heap->copy_stream)
@@ -88,14 +96,12 @@ static drowse_status access_device(const struct block *block, const struct acces
   struct tag *tag = block->segment->pool->tag;
   drowse_heap *heap = tag->heap;
   struct guard guard;
-  const struct stream *of = dz_pool_of(block)->stream;
-  bool follow = !dz_stream_is_retired(of); /* else its work was its owner's to wait for */
-  CUstream stream = dz_stream_waitable(of->handle);
+  struct stream *of = dz_pool_of(block)->stream;
   dz_tag_pin(tag);
   dz_unlock(&heap->lock);
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status == DROWSE_OK) {
-    if (follow) status = follow_stream(heap, stream);
+    status = follow(heap, of);
     if (status == DROWSE_OK) status = copy(heap, access);
     status = dz_guard_leave(&guard, status);
   }

@@ -99,7 +99,7 @@ static bool use_is_over(drowse_heap *heap, struct use *use) {
     use->event = NULL;
     return false;
   }
-  if (!use->recorded) use->recorded = dz_stream_mark(heap, use->stream->handle, use->event);
+  if (!use->recorded) use->recorded = dz_stream_mark(heap, use->stream, use->event);
   if (!use->recorded) return false;
   CUresult code = driver->EventQuery(use->event);
   use->recorded = code == CUDA_SUCCESS || code == CUDA_ERROR_NOT_READY; /* else a capture has got it after all */

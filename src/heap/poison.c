@@ -22,7 +22,7 @@ bool dz_poison_wanted(void) {
 /* A live block that is looked at, or filled: its tag is pinned. */
 struct target {
   struct tag *tag;
-  CUstream stream;
+  struct stream *stream;
   uint64_t base, bytes;
   bool poisoned;
 };
@@ -36,7 +36,7 @@ static bool begin(drowse_heap *heap, void *ptr, bool poisoned, struct target *ta
   bool found = pool != NULL && pool->open && block->uses == NULL; /* other streams may still use it after it has been freed */
   if (found) {
     *target = (struct target){.tag = pool->tag,
-                              .stream = dz_stream_is_retired(pool->stream) ? NULL : dz_stream_waitable(pool->stream->handle),
+                              .stream = pool->stream,
                               .base = block->range.base,
                               .bytes = block->range.bytes,
                               .poisoned = block->poisoned};
@@ -59,6 +59,15 @@ static void end(drowse_heap *heap, const struct target *target, bool poisoned) {
   dz_unlock(&heap->lock);
 }
 
+static bool fill(drowse_heap *heap, const struct target *target) {
+  if (!dz_stream_begin(heap, target->stream)) return false;
+  CUstream stream = dz_stream_waitable(target->stream->handle);
+  bool filled = !dz_stream_is_capturing(heap, stream) &&
+                heap->device.driver.MemsetD8Async(target->base, POISON, target->bytes, stream) == CUDA_SUCCESS;
+  dz_stream_end(heap, target->stream);
+  return filled;
+}
+
 drowse_status dz_poison_fill(drowse_heap *heap, void *ptr) {
   struct target target;
   struct guard guard;
@@ -66,8 +75,7 @@ drowse_status dz_poison_fill(drowse_heap *heap, void *ptr) {
   bool filled = false;
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status == DROWSE_OK) {
-    filled = !dz_stream_is_capturing(heap, target.stream) &&
-             heap->device.driver.MemsetD8Async(target.base, POISON, target.bytes, target.stream) == CUDA_SUCCESS;
+    filled = fill(heap, &target);
     status = dz_guard_leave(&guard, status);
   }
   end(heap, &target, filled);
@@ -84,7 +92,7 @@ bool dz_poison_fresh(drowse_heap *heap, uint64_t base, uint64_t bytes) {
 static drowse_status find_written(const drowse_heap *heap, const struct target *target, uint64_t *written) {
   const struct driver *driver = &heap->device.driver;
   unsigned char piece[PIECE];
-  CUresult code = driver->StreamSynchronize(target->stream);
+  CUresult code = CUDA_SUCCESS;
   for (uint64_t at = 0; at < target->bytes && code == CUDA_SUCCESS; at += sizeof piece) {
     uint64_t bytes = target->bytes - at < sizeof piece ? target->bytes - at : sizeof piece;
     code = driver->MemcpyDtoHAsync(piece, target->base + at, bytes, heap->copy_stream);
@@ -99,6 +107,12 @@ static drowse_status find_written(const drowse_heap *heap, const struct target *
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "looking for writes to freed memory");
 }
 
+/* The block has just been allocated on its stream, which is therefore its owner's to keep. */
+static bool wait_for_fill(const drowse_heap *heap, const struct target *target) {
+  CUstream stream = dz_stream_waitable(target->stream->handle);
+  return !dz_stream_is_capturing(heap, stream) && heap->device.driver.StreamSynchronize(stream) == CUDA_SUCCESS;
+}
+
 drowse_status dz_poison_check(drowse_heap *heap, void *ptr) {
   struct target target;
   struct guard guard;
@@ -107,7 +121,7 @@ drowse_status dz_poison_check(drowse_heap *heap, void *ptr) {
   drowse_status status = DROWSE_OK;
   if (target.poisoned) {
     status = dz_guard_enter(&guard, heap);
-    if (status == DROWSE_OK && !dz_stream_is_capturing(heap, target.stream)) status = find_written(heap, &target, &written);
+    if (status == DROWSE_OK && wait_for_fill(heap, &target)) status = find_written(heap, &target, &written);
     status = dz_guard_leave(&guard, status);
   }
   end(heap, &target, false);

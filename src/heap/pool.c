@@ -138,7 +138,7 @@ static void set_fence(const struct look *look) {
     pool->fence = NULL;
     return;
   }
-  pool->fence_at = dz_stream_mark(heap, pool->stream->handle, pool->fence) ? look->frees : 0;
+  pool->fence_at = dz_stream_mark(heap, pool->stream, pool->fence) ? look->frees : 0;
 }
 
 /* Whether the event tells that more is done; then notes it. */

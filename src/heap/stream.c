@@ -134,12 +134,33 @@ bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {
   return heap->device.driver.StreamIsCapturing(stream, &capture) != CUDA_SUCCESS || capture != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+bool dz_stream_begin(drowse_heap *heap, struct stream *stream) {
+  dz_lock(&heap->lock);
+  bool begun = !dz_stream_is_retired(stream);
+  if (begun) stream->users++;
+  dz_unlock(&heap->lock);
+  return begun;
+}
+
+void dz_stream_end(drowse_heap *heap, struct stream *stream) {
+  dz_lock(&heap->lock);
+  if (--stream->users == 0 && dz_stream_is_retired(stream)) (void)pthread_cond_broadcast(&heap->changed);
+  dz_unlock(&heap->lock);
+}
+
 /* Another thread may begin a capture at any moment. An event that is recorded within one does it no harm, so the stream is looked
  * at again behind it. */
-bool dz_stream_mark(const drowse_heap *heap, CUstream handle, CUevent event) {
+static bool mark(const drowse_heap *heap, CUstream handle, CUevent event) {
   CUstream stream = dz_stream_waitable(handle);
   return !dz_stream_is_capturing(heap, stream) && heap->device.driver.EventRecord(event, stream) == CUDA_SUCCESS &&
          !dz_stream_is_capturing(heap, stream);
+}
+
+bool dz_stream_mark(drowse_heap *heap, struct stream *stream, CUevent event) {
+  if (!dz_stream_begin(heap, stream)) return false;
+  bool marked = mark(heap, stream->handle, event);
+  dz_stream_end(heap, stream);
+  return marked;
 }
 
 /* BUSY if a stream is capturing. The legacy stream answers so too while any blocking stream of the context does. */
@@ -165,10 +186,17 @@ static struct stream *next_known(drowse_heap *heap, const struct stream *stream)
   return next;
 }
 
+static drowse_status check_known(drowse_heap *heap, struct stream *stream) {
+  if (!dz_stream_begin(heap, stream)) return DROWSE_OK;
+  drowse_status status = check_capture(heap, stream->handle);
+  dz_stream_end(heap, stream);
+  return status;
+}
+
 static drowse_status check_captures(drowse_heap *heap, const drowse_stream *streams, size_t count) {
   drowse_status status = DROWSE_OK;
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
-    status = check_capture(heap, stream->handle);
+    status = check_known(heap, stream);
   }
   for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = check_capture(heap, streams[i]);
   return status;
@@ -186,11 +214,23 @@ static drowse_status wait_event(const drowse_heap *heap, CUevent event, int64_t 
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
 }
 
-/* Waits for what is now on a stream. */
-static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
-  if (dz_stream_mark(heap, stream, event)) return wait_event(heap, event, deadline);
+static drowse_status say_unmarked(const drowse_heap *heap, CUstream stream) {
   drowse_status status = check_capture(heap, stream);
   return status != DROWSE_OK ? status : dz_error(DROWSE_ERR_DRIVER, "the work on stream %p could not be marked", (void *)stream);
+}
+
+/* Waits for what is now on a stream of the caller's. */
+static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
+  return mark(heap, stream, event) ? wait_event(heap, event, deadline) : say_unmarked(heap, stream);
+}
+
+/* The same for one that we know; once it is retired its work was its owner's to wait for. */
+static drowse_status drain_known(drowse_heap *heap, struct stream *stream, CUevent event, int64_t deadline) {
+  if (!dz_stream_begin(heap, stream)) return DROWSE_OK;
+  bool marked = mark(heap, stream->handle, event);
+  drowse_status status = marked ? DROWSE_OK : say_unmarked(heap, stream->handle);
+  dz_stream_end(heap, stream);
+  return marked ? wait_event(heap, event, deadline) : status;
 }
 
 static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, int64_t deadline) {
@@ -200,7 +240,7 @@ static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *strea
   CUresult code = driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING);
   if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "creating an event on %s", heap->device.name);
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
-    status = drain_stream(heap, stream->handle, event, deadline);
+    status = drain_known(heap, stream, event, deadline);
   }
   for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = drain_stream(heap, streams[i], event, deadline);
   (void)driver->EventDestroy(event);
@@ -250,7 +290,7 @@ void dz_drain_whatever(drowse_heap *heap) {
   if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK) return;
   if (heap->device.driver.EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return;
   for (struct stream *stream = next_known(heap, NULL); stream != NULL; stream = next_known(heap, stream)) {
-    if (check_capture(heap, stream->handle) == DROWSE_OK) (void)drain_stream(heap, stream->handle, event, DZ_NEVER);
+    (void)drain_known(heap, stream, event, DZ_NEVER);
   }
   (void)heap->device.driver.EventDestroy(event);
 }
@@ -266,7 +306,7 @@ static CUevent mark_end(const drowse_heap *heap, CUstream handle) {
   const struct driver *driver = &heap->device.driver;
   CUevent event;
   if (driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return NULL;
-  if (dz_stream_mark(heap, handle, event)) return event;
+  if (mark(heap, handle, event)) return event;
   (void)driver->EventDestroy(event);
   return NULL;
 }
@@ -278,6 +318,7 @@ static struct stream *retire(drowse_heap *heap, CUstream handle, uint64_t identi
     stream->last = last;
     atomic_store_explicit(&stream->retired, true, memory_order_release);
   }
+  while (stream != NULL && stream->users > 0) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
   dz_unlock(&heap->lock);
   return stream;
 }

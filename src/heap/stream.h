@@ -12,8 +12,9 @@
 struct stream {
   CUstream handle;
   atomic_uint_fast64_t identity; /* a handle's value comes again after the stream is destroyed; this does not */
-  atomic_bool retired;
-  CUevent last; /* retired: recorded behind all its work; NULL: it could not be */
+  atomic_bool retired;           /* from here on the handle may be nobody's, or another stream's */
+  unsigned users;                /* drowse's calls that use the handle now; under the heap's lock */
+  CUevent last;                  /* retired: recorded behind all its work; NULL: it could not be */
   struct stream *next;
 };
 
@@ -48,9 +49,14 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
 /* The heap's record of a stream, made if need be; NULL: no memory. With the lock held. */
 struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identity);
 
-/* Records an event behind the work on a stream, which must not be retired; false: it could not be, or the stream began to capture
+/* Whoever gives a known stream's handle to the driver does so between begin and end, short calls only: its owner waits for that
+ * when he retires it. False: it is retired. */
+bool dz_stream_begin(drowse_heap *heap, struct stream *stream);
+void dz_stream_end(drowse_heap *heap, struct stream *stream);
+
+/* Records an event behind the work on a stream; false: it could not be, or the stream is retired, or it began to capture
  * meanwhile, whose event must not be asked about. The guard entered. */
-bool dz_stream_mark(const drowse_heap *heap, CUstream handle, CUevent event);
+bool dz_stream_mark(drowse_heap *heap, struct stream *stream, CUevent event);
 
 /* What to wait on, from any thread, for the work on a stream. */
 CUstream dz_stream_waitable(CUstream handle);

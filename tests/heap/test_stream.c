@@ -170,10 +170,83 @@ START_TEST(memory_of_a_retired_stream_is_had_when_it_is_short) {
 }
 END_TEST
 
+/* ---- a stream is its owner's again once it has been retired: nobody in drowse uses it any more */
+
+static void *freed_meanwhile;
+static sem_t retired;
+static bool retired_too_soon;
+static struct call retiring;
+
+static drowse_status retire_stream(void *nothing) {
+  (void)nothing;
+  drowse_status status = drowse_stream_retire(heap, stream);
+  (void)sem_post(&retired);
+  return status;
+}
+
+/* While drowse is about to ask, another thread retires the stream, and has some time to get through. */
+static CUresult ask_while_it_retires(CUstream asked, CUstreamCaptureStatus *status) {
+  struct timespec until;
+  static atomic_bool begun;
+  if (asked == stream && !atomic_exchange(&begun, true)) {
+    call_start(&retiring, retire_stream, NULL);
+    ck_assert_int_eq(clock_gettime(CLOCK_REALTIME, &until), 0);
+    until.tv_sec++;
+    retired_too_soon = sem_timedwait(&retired, &until) == 0;
+  }
+  return dz_host_driver.StreamIsCapturing(asked, status);
+}
+
+static void grow_elsewhere(void) {
+  (void)alloc_tag("b", 4 * MIB);
+}
+
+static void wait_for_streams(void) {
+  ck_ok(drowse_sleep(heap, NULL, 0, NULL));
+  drowse_sleep_options options = {.struct_size = sizeof options, .drain = DROWSE_DRAIN_STREAMS};
+  (void)alloc_tag("c", MIB);
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.tag = "c", .action = DROWSE_OFFLOAD}, 1, &options));
+}
+
+static void look_at_uses(void) {
+  ck_ok(drowse_trim(heap, UINT64_MAX));
+}
+
+static void read_block(void) {
+  drowse_stats stats = stats_of("kept");
+  ck_assert_uint_eq(stats.live_blocks, 1);
+  char byte;
+  ck_ok(drowse_copy_out(heap, &byte, freed_meanwhile, 1));
+}
+
+START_TEST(a_stream_is_not_retired_while_it_is_asked) {
+  static void (*const asks[])(void) = {grow_elsewhere, wait_for_streams, look_at_uses, read_block};
+  void *used = alloc_tag("used", MIB);
+  ck_assert_int_eq(sem_init(&retired, 0, 0), 0);
+  freed_meanwhile = alloc_on("kept", MIB, stream);
+  ck_ok(drowse_free(heap, alloc_on("a", 4 * MIB, stream)));
+  ck_ok(drowse_record_stream(heap, used, stream));
+  if (asks[_i] == look_at_uses) {
+    struct gate gate;
+    close_gate(&gate, stream);
+    ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED)); /* so that it has to be asked again */
+    ck_ok(drowse_free(heap, used));
+    CUgraph graph;
+    ck_cu(StreamEndCapture(stream, &graph));
+    ck_cu(GraphDestroy(graph));
+    open_gate(&gate);
+  }
+  heap->device.driver.StreamIsCapturing = ask_while_it_retires;
+  asks[_i]();
+  ck_assert(!retired_too_soon);
+  ck_call_end(&retiring, DROWSE_OK);
+  heap->device.driver.StreamIsCapturing = dz_host_driver.StreamIsCapturing;
+}
+END_TEST
+
 /* ---- memory that work still uses */
 
 static struct gate gate;
-static void *freed_meanwhile;
 
 /* In place of cuCtxSynchronize: when it has returned, another thread submits work and frees the block that it uses. */
 static CUresult synchronize_and_free(void) {
@@ -254,6 +327,11 @@ int main(void) {
   STREAM_TEST(suite, an_unknown_stream_cannot_be_retired);
   STREAM_TEST(suite, blocks_outlive_their_stream);
   STREAM_TEST(suite, memory_of_a_retired_stream_is_had_when_it_is_short);
+  TCase *asked = tcase_create("a_stream_is_not_retired_while_it_is_asked");
+  tcase_set_timeout(asked, 120);
+  tcase_add_checked_fixture(asked, start_stream, finish_stream);
+  tcase_add_loop_test(asked, a_stream_is_not_retired_while_it_is_asked, 0, 4);
+  suite_add_tcase(suite, asked);
   STREAM_TEST(suite, trim_leaves_alone_what_was_freed_after_the_wait);
   STREAM_TEST(suite, a_shortage_leaves_alone_what_was_freed_after_the_wait);
   STREAM_TEST(suite, a_wake_leaves_alone_what_was_freed_after_the_wait);
