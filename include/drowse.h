@@ -203,8 +203,8 @@ DROWSE_API drowse_mark drowse_scope_mark(void);
  * DROWSE_ERR_HOOK: the scopes have ended, but a framework's hook failed. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_unwind(drowse_mark mark);
 
-/* A jmp_buf that knows its scopes. It is used as one is: by the thread that set it, while the function that set it runs. Since
- * 0.1. */
+/* A jmp_buf that knows its scopes (doc/jumps.md). It is used as one is: by the thread that set it, while the function that set it
+ * runs. Since 0.1. */
 typedef struct drowse_jump {
   drowse_mark mark;
   jmp_buf env; /* for sigsetjmp() too: libc has one type for both */
