@@ -446,7 +446,7 @@ START_TEST(a_capture_stops_no_moves_on_other_streams) {
   begin_capture(captured);
   ck_cu(MemsetD8Async(address(in_graph), 5, 20 * MIB, captured));
   count_creates();
-  for (int round = 0; round < 4; round++) { /* to and fro */
+  for (int round = 0; round < 4; round++) { /* there and back */
     ck_ok(drowse_free(heap, gone));
     gone = round % 2 == 0 ? alloc_tag("b", 20 * MIB) : alloc_kind("a", 20 * MIB, stream, DROWSE_EXPANDABLE_OFF);
   }
