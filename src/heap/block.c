@@ -39,7 +39,7 @@ struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
   return NULL;
 }
 
-drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr) {
+DZ_WITHOUT_LOCK drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr) {
   uint64_t address = (uint64_t)(uintptr_t)ptr;
   const struct block *block = dz_index_find(&heap->index, address);
   uint64_t base = block == NULL || block->state != DZ_LIVE ? address : block->range.base;

@@ -129,7 +129,7 @@ static inline struct block *start_in(uintptr_t slot, unsigned place) {
   return chunk == NULL ? (struct block *)slot : atomic_load_explicit(&chunk->starts[place], memory_order_acquire);
 }
 
-struct block *dz_index_find_start(const struct index *index, uint64_t address) {
+DZ_WITHOUT_LOCK struct block *dz_index_find_start(const struct index *index, uint64_t address) {
   const struct leaf *leaf = leaf_of(index, address);
   if (leaf == NULL) return NULL;
   uintptr_t slot = atomic_load_explicit(&leaf->slots[part_of(address, SLOT_BITS, DZ_INDEX_FAN)], memory_order_acquire);
@@ -138,7 +138,7 @@ struct block *dz_index_find_start(const struct index *index, uint64_t address) {
 }
 
 /* The last block of a slot that starts at or below an address; NULL: none. */
-static struct block *last_start(uintptr_t slot, uint64_t address) {
+DZ_WITHOUT_LOCK static struct block *last_start(uintptr_t slot, uint64_t address) {
   struct block *block = NULL;
   for (unsigned place = part_of(address, UNIT_BITS, DZ_INDEX_CHUNK) + 1; block == NULL && place-- > 0;) {
     block = start_in(slot, place);
@@ -146,7 +146,7 @@ static struct block *last_start(uintptr_t slot, uint64_t address) {
   return block == NULL || block->range.base > address ? NULL : block;
 }
 
-struct block *dz_index_find(const struct index *index, uint64_t address) {
+DZ_WITHOUT_LOCK struct block *dz_index_find(const struct index *index, uint64_t address) {
   const struct leaf *leaf = leaf_of(index, address);
   if (leaf == NULL) return NULL;
   struct block *block = NULL;

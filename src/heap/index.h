@@ -19,6 +19,9 @@
 
 struct block;
 
+/* For what looks at blocks without their pool's lock, and is looked at again under it. */
+#define DZ_WITHOUT_LOCK __attribute__((no_sanitize("thread")))
+
 /* What lies behind is not for the index: UVA has addresses of 47 bits on x86-64, of 48 on aarch64. */
 #define DZ_ADDRESS_END (UINT64_C(1) << 48)
 
