@@ -175,6 +175,7 @@ END_TEST
 static void *freed_meanwhile;
 static sem_t retired;
 static bool retired_too_soon;
+static atomic_bool begun;
 static struct call retiring;
 
 static drowse_status retire_stream(void *nothing) {
@@ -187,7 +188,6 @@ static drowse_status retire_stream(void *nothing) {
 /* While drowse is about to ask, another thread retires the stream, and has some time to get through. */
 static CUresult ask_while_it_retires(CUstream asked, CUstreamCaptureStatus *status) {
   struct timespec until;
-  static atomic_bool begun;
   if (asked == stream && !atomic_exchange(&begun, true)) {
     call_start(&retiring, retire_stream, NULL);
     ck_assert_int_eq(clock_gettime(CLOCK_REALTIME, &until), 0);
@@ -223,6 +223,7 @@ START_TEST(a_stream_is_not_retired_while_it_is_asked) {
   static void (*const asks[])(void) = {grow_elsewhere, wait_for_streams, look_at_uses, read_block};
   void *used = alloc_tag("used", MIB);
   ck_assert_int_eq(sem_init(&retired, 0, 0), 0);
+  atomic_store(&begun, false);
   freed_meanwhile = alloc_on("kept", MIB, stream);
   ck_ok(drowse_free(heap, alloc_on("a", 4 * MIB, stream)));
   ck_ok(drowse_record_stream(heap, used, stream));
