@@ -83,11 +83,6 @@ bool dz_slab_reserve(struct slab *slab, size_t count) {
   return true;
 }
 
-void dz_slab_unreserve(struct slab *slab, size_t count) {
-  assert(slab->kept >= count);
-  slab->kept -= count;
-}
-
 void *dz_slab_take_reserved(struct slab *slab) {
   assert(slab->kept > 0 && at_hand(slab) >= slab->kept);
   slab->kept--;

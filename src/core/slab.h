@@ -32,9 +32,6 @@ void *dz_slab_take(struct slab *slab);
 /* Sees to it that count more nodes can be taken by dz_slab_take_reserved(); false: no memory, nothing reserved. */
 bool dz_slab_reserve(struct slab *slab, size_t count);
 
-/* Gives up the reservation of count nodes. */
-void dz_slab_unreserve(struct slab *slab, size_t count);
-
 /* A zeroed node out of the reserved ones: cannot fail. */
 void *dz_slab_take_reserved(struct slab *slab);
 

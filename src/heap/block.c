@@ -69,6 +69,17 @@ struct block *dz_block_cut(struct block *block, uint64_t address) {
   return rest;
 }
 
+struct block *dz_block_cut_out(struct block *block, uint64_t base, uint64_t bytes) {
+  struct bins *bins = &dz_pool_of(block)->free;
+  if (base > block->range.base) {
+    struct block *low = block;
+    block = dz_block_cut(low, base);
+    dz_bins_put(bins, &low->range);
+  }
+  if (block->range.bytes > bytes) dz_bins_put(bins, &dz_block_cut(block, base + bytes)->range);
+  return block;
+}
+
 /* The bins in which a block is found; NULL: in none. A sleeping tag's holes are in none, and one that falls asleep still has all.
  */
 static struct bins *bins_of(const struct block *block) {
@@ -113,17 +124,6 @@ static inline struct block **quick_of(struct pool *pool, uint64_t bytes) {
 
 _Static_assert(DZ_POOL_QUICK == 1 << 4, "as many as the hash has");
 
-/* Cuts what is wanted out of a free block, which is in no bin. */
-static struct block *cut_out(struct pool *pool, struct block *block, uint64_t start, uint64_t bytes) {
-  if (start > block->range.base) {
-    struct block *aligned = dz_block_cut(block, start);
-    dz_bins_put(&pool->free, &block->range);
-    block = aligned;
-  }
-  if (block->range.bytes > bytes) dz_bins_put(&pool->free, &dz_block_cut(block, start + bytes)->range);
-  return block;
-}
-
 struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked) {
   struct block **quick = quick_of(pool, bytes), *block = *quick;
   if (block != NULL && block->range.bytes == bytes && (block->range.base & (alignment - 1)) == 0) {
@@ -139,7 +139,7 @@ struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignmen
   }
   if (block == NULL) return NULL;
   dz_bins_drop(&pool->free, &block->range);
-  block = cut_out(pool, block, dz_round_up(block->range.base, alignment), bytes);
+  block = dz_block_cut_out(block, dz_round_up(block->range.base, alignment), bytes);
   make_live(pool, block, asked);
   dz_index_add(&pool->tag->heap->index, block, &pool->chunks);
   return block;

@@ -62,6 +62,9 @@ drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr);
 /* Cuts a block, which is in no bin, at an address inside it; returns the rest. Needs a node of the pool's supply. */
 struct block *dz_block_cut(struct block *block, uint64_t address);
 
+/* Cuts a part out of a free block, which is in no bin; what is left of it goes to the bins. Needs DZ_POOL_NODES nodes. */
+struct block *dz_block_cut_out(struct block *block, uint64_t base, uint64_t bytes);
+
 /* Puts a block that is in no bin where it can be found, joined with neighbours of its kind. Returns what it became part of. */
 struct block *dz_block_settle(struct block *block);
 

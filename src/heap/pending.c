@@ -51,17 +51,12 @@ void dz_uses_end(drowse_heap *heap) {
 
 /* ---- waiting blocks: a list in the order in which they were freed, by freed_next */
 
-static void append(struct block *block) {
+void dz_pending_add(struct block *block) {
   drowse_heap *heap = dz_pool_of(block)->tag->heap;
   dz_lock_assert_held(&heap->lock);
   block->freed_next = NULL;
   *heap->pending_end = block;
   heap->pending_end = &block->freed_next;
-}
-
-void dz_pending_add(struct block *block) {
-  append(block);
-  dz_pool_of(block)->pending++;
 }
 
 /* Takes the blocks out of the list that are chosen, as a list. With the heap's lock. */
@@ -87,7 +82,6 @@ void dz_pending_forget(const struct tag *tag) {
   for (struct block *block = unlink_blocks(tag->heap, tag), *next; block != NULL; block = next) {
     next = block->freed_next;
     block->freed_next = NULL;
-    dz_pool_of(block)->pending--;
   }
 }
 
@@ -118,7 +112,6 @@ static void free_block(struct block *block) {
   dz_pool_lock(pool);
   block->freed_next = NULL;
   dz_uses_drop(block);
-  pool->pending--;
   block->state = DZ_FREE;
   (void)dz_block_settle(block);
   dz_pool_unlock(pool);
@@ -147,7 +140,7 @@ static void end_poll(struct block *block, bool over) {
   if (over)
     free_block(block);
   else
-    append(block);
+    dz_pending_add(block);
   dz_tag_unpin(pool->tag);
   dz_unlock(&heap->lock);
 }

@@ -20,7 +20,7 @@ struct use {
 bool dz_use_add(struct block *block, struct stream *stream);
 void dz_uses_drop(struct block *block);
 
-/* With both locks: a block that has just been freed and has uses waits from now on. */
+/* With both locks: a block that has just been freed, or is not done with yet, waits from now on. */
 void dz_pending_add(struct block *block);
 
 /* Frees those whose time has come: the oldest ones up to the first that has to wait, or all of them. Without locks; the guard

@@ -28,8 +28,8 @@ struct target {
 };
 
 /* Pins the tag of the block that starts at ptr and says what is to be known of it; false: there is none, or its tag is not
- * awake. poisoned is what it is from now on. */
-static bool begin(drowse_heap *heap, void *ptr, bool poisoned, struct target *target) {
+ * awake. From now on it counts as not poisoned. */
+static bool begin(drowse_heap *heap, void *ptr, struct target *target) {
   dz_lock(&heap->lock);
   struct block *block = dz_block_lock(heap, (uint64_t)(uintptr_t)ptr, true);
   struct pool *pool = block == NULL ? NULL : dz_pool_of(block);
@@ -40,7 +40,7 @@ static bool begin(drowse_heap *heap, void *ptr, bool poisoned, struct target *ta
                               .base = block->range.base,
                               .bytes = block->range.bytes,
                               .poisoned = block->poisoned};
-    block->poisoned = poisoned;
+    block->poisoned = false;
     dz_tag_pin(pool->tag);
   }
   if (pool != NULL) dz_pool_unlock(pool);
@@ -48,11 +48,12 @@ static bool begin(drowse_heap *heap, void *ptr, bool poisoned, struct target *ta
   return found;
 }
 
-static void end(drowse_heap *heap, const struct target *target, bool poisoned) {
+/* A block that was filled is marked so, if it is there still. */
+static void end(drowse_heap *heap, const struct target *target, bool filled) {
   dz_lock(&heap->lock);
-  struct block *block = dz_block_lock(heap, target->base, true);
+  struct block *block = filled ? dz_block_lock(heap, target->base, true) : NULL;
   if (block != NULL) {
-    block->poisoned = poisoned;
+    block->poisoned = true;
     dz_pool_unlock(dz_pool_of(block));
   }
   dz_tag_unpin(target->tag);
@@ -71,7 +72,7 @@ static bool fill(drowse_heap *heap, const struct target *target) {
 drowse_status dz_poison_fill(drowse_heap *heap, void *ptr) {
   struct target target;
   struct guard guard;
-  if (!begin(heap, ptr, false, &target)) return DROWSE_OK; /* whoever frees it says what is wrong */
+  if (!begin(heap, ptr, &target)) return DROWSE_OK; /* whoever frees it says what is wrong */
   bool filled = false;
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status == DROWSE_OK) {
@@ -116,7 +117,7 @@ static bool wait_for_fill(const drowse_heap *heap, const struct target *target) 
 drowse_status dz_poison_check(drowse_heap *heap, void *ptr) {
   struct target target;
   struct guard guard;
-  if (!begin(heap, ptr, false, &target)) return DROWSE_OK;
+  if (!begin(heap, ptr, &target)) return DROWSE_OK;
   uint64_t written = target.bytes;
   drowse_status status = DROWSE_OK;
   if (target.poisoned) {

@@ -41,7 +41,6 @@ struct pool {
   struct bins free;                   /* its free blocks, while the tag is awake */
   struct bins holes;                  /* its holes, likewise */
   uint64_t live_bytes, live_blocks;
-  uint64_t pending;    /* blocks that wait for other streams */
   uint64_t frees;      /* how many blocks have been freed: the pool's clock */
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;

@@ -81,17 +81,20 @@ static void unmap_left(struct pool *pool) {
   }
 }
 
+/* The next pool that has something to learn its stream's state for; NULL: no more. */
+static struct pool *next_to_look(drowse_heap *heap, struct pool *pool) {
+  dz_lock(&heap->lock);
+  do pool = next_pool(heap, pool);
+  while (pool != NULL && pool->leaving == NULL && !has_large(pool));
+  dz_unlock(&heap->lock);
+  return pool;
+}
+
 void dz_heap_look(drowse_heap *heap) {
-  struct pool *pool = NULL;
-  do {
-    dz_lock(&heap->lock);
-    do pool = next_pool(heap, pool);
-    while (pool != NULL && pool->leaving == NULL && !has_large(pool));
-    dz_unlock(&heap->lock);
-    if (pool == NULL) break;
+  for (struct pool *pool = next_to_look(heap, NULL); pool != NULL; pool = next_to_look(heap, pool)) {
     dz_pool_look(pool);
     unmap_left(pool);
-  } while (pool != NULL);
+  }
 }
 
 /* ---- choosing */
@@ -128,7 +131,7 @@ static bool is_his(const struct pool *pool, const struct block *block, const str
 }
 
 static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
-  struct pick best = {NULL, 0, 0};
+  struct pick best = {0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL && best.bytes != wanted_bytes; pool = next_pool(heap, pool)) {
     dz_pool_lock(pool);
     dz_pool_flush(pool);
@@ -149,25 +152,13 @@ static bool still_there(const struct pool *pool, const struct pick *pick, const 
          pick->base + pick->bytes <= dz_range_end(&block->range);
 }
 
-/* Cuts what was picked out of its block. */
-static struct block *cut_out(struct pool *pool, const struct pick *pick) {
-  struct block *block = pick->block;
-  dz_block_drop(block);
-  if (pick->base > block->range.base) {
-    struct block *low = block;
-    block = dz_block_cut(low, pick->base);
-    dz_bins_put(&pool->free, &low->range);
-  }
-  if (pick->bytes < block->range.bytes) dz_bins_put(&pool->free, &dz_block_cut(block, pick->base + pick->bytes)->range);
-  return block;
-}
-
 static bool claim(struct claims *claims, const struct pick *pick, const struct pool *taker) {
   struct pool *pool = dz_pool_of(pick->block);
   dz_pool_lock(pool);
   bool claimed = still_there(pool, pick, taker) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
   if (claimed) {
-    struct block *block = cut_out(pool, pick);
+    dz_block_drop(pick->block);
+    struct block *block = dz_block_cut_out(pick->block, pick->base, pick->bytes);
     block->state = DZ_CLAIMED;
     block->early = block->freed_at > pool->done;
     if (block->early && block->freed_at > claims->early_until) claims->early_until = block->freed_at;
@@ -182,7 +173,7 @@ static bool claim(struct claims *claims, const struct pick *pick, const struct p
 
 /* Where the pick has gone meanwhile somebody has taken a block there, so a second look finds another or less. */
 struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
-  struct claims claims = {NULL, 0, 0};
+  struct claims claims = {0};
   dz_lock_assert_held(&heap->lock);
   for (int missed = 0; claims.bytes < wanted_bytes && missed < 16;) {
     struct pick pick = find_best(heap, wanted_bytes - claims.bytes, taker);
@@ -212,7 +203,7 @@ void dz_claims_drop(struct claims *claims) {
     next = block->freed_next;
     end_claim(block, DZ_FREE);
   }
-  *claims = (struct claims){NULL, 0, 0};
+  *claims = (struct claims){0};
 }
 
 uint64_t dz_claims_lift(const struct claims *claims, struct extent **list) {
@@ -245,14 +236,14 @@ void dz_claims_end(struct claims *claims) {
     bool stuck = dz_segment_touches_stuck(block->segment, block->range.base, block->range.bytes);
     end_claim(block, stuck ? DZ_STUCK : DZ_HOLE);
   }
-  *claims = (struct claims){NULL, 0, 0};
+  *claims = (struct claims){0};
 }
 
 /* ---- what is stuck */
 
 /* Claims all stuck blocks of awake tags, and pins the tags. With the heap's lock. */
 static struct claims claim_stuck(drowse_heap *heap) {
-  struct claims claims = {NULL, 0, 0};
+  struct claims claims = {0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
     if (pool->tag->stuck_bytes == 0) continue;
     dz_pool_lock(pool);
@@ -311,7 +302,7 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
   struct extent *list = NULL;
   dz_lock(&heap->lock);
   uint64_t unused = unused_bytes(heap);
-  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){NULL, 0, 0};
+  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){0};
   dz_unlock(&heap->lock);
   if (claims.blocks == NULL) return false;
   uint64_t bytes = claims.bytes, stuck = dz_claims_lift(&claims, &list);

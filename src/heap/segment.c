@@ -10,9 +10,8 @@
 #include "heap/block.h"
 
 /* The largest handle. On an H100 handles of 20 MiB cost 0.1 ms each, 5 us a MiB, and 1 GiB ones 0.5 us a MiB; but free memory
- * moves in whole handles, and what a handle is large makes memory stay where it is not needed. Replaying allocation traces
- * (bench/), 20 MiB maps up to a tenth less at the peak than 1 GiB. A wake, which knows what is live, maps with as few as may be.
- */
+ * moves in whole handles, and what a large one has in use keeps the rest of it where it is: on the training traces of bench/ 1
+ * GiB maps up to a sixth more at the peak than 20 MiB. A wake, which knows what is live, maps with as few as may be. */
 static const uint64_t created_bytes_max = UINT64_C(20) << 20;
 static const uint64_t waking_bytes_max = UINT64_C(1) << 30;
 

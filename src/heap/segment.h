@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Segments: reserved ranges of addresses, and the extents mapped in them. What is where in a segment is told by two lists in
- * address order, extents and blocks; a hole is a block without memory.
+ * Segments: reserved ranges of addresses, and the extents mapped in them. What is where in a segment is told by its extents, a
+ * tree, and by its blocks, a list, both in address order; a hole is a block without memory.
  */
 #ifndef DZ_SEGMENT_H
 #define DZ_SEGMENT_H
@@ -56,8 +56,8 @@ static inline bool dz_segment_is_unmapped(const struct segment *segment) {
   return RB_EMPTY(&segment->extents);
 }
 
-/* Creates handles of bytes in all that are mapped nowhere, and appends them to a list. Nothing is left
- * behind after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */
+/* Creates handles of bytes in all that are mapped nowhere, and appends them to a list. Nothing is left behind after a failure:
+ * NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */
 drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list);
 
 /* Gives them back to the driver. Without the lock. */

@@ -61,36 +61,34 @@ static drowse_status check_device(drowse_heap *heap, CUstream handle) {
   return dz_error(DROWSE_ERR_INVALID, "stream %p is on device %d, and the heap on %s", (void *)handle, device, heap->device.name);
 }
 
-drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
-  if (identify_default(handle, identity)) return DROWSE_OK;
-  uint64_t value = (uint64_t)(uintptr_t)handle;
+/* Asks the driver who a stream is. Drivers before 12.0 do not know: there a stream must be retired before its handle can come
+ * again. The two calls need no context of the thread's (seen with driver 580), and no relaxed capture mode. */
+static CUresult ask(const drowse_heap *heap, CUstream handle, struct stream_glance *glance) {
   unsigned long long id = 0;
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+  *glance = (struct stream_glance){.handle = handle};
+  if (identify_default(handle, &glance->identity)) return CUDA_SUCCESS;
   CUresult code = heap->device.driver.StreamIsCapturing(handle, &capture);
-  if (code == CUDA_SUCCESS && capture != CU_STREAM_CAPTURE_STATUS_NONE) return identify_capturing(heap, handle, identity);
-  if (code == CUDA_SUCCESS) code = heap->device.driver.StreamGetId(handle, &id);
-  if (code == CUDA_ERROR_NOT_SUPPORTED) {
-    id = value; /* drivers before 12.0: then a stream must be retired before its handle can come again */
-  } else if (code != CUDA_SUCCESS) {
-    return dz_driver_error(&heap->device.driver, code, "asking who stream %p is", (void *)handle);
-  }
-  *identity = id + 1;
-  return check_device(heap, handle);
+  glance->by_handle = capture != CU_STREAM_CAPTURE_STATUS_NONE;
+  if (code != CUDA_SUCCESS || glance->by_handle) return code;
+  code = heap->device.driver.StreamGetId(handle, &id);
+  if (code == CUDA_ERROR_NOT_SUPPORTED) id = (uint64_t)(uintptr_t)handle;
+  glance->identity = id + 1;
+  return code == CUDA_ERROR_NOT_SUPPORTED ? CUDA_SUCCESS : code;
 }
 
-/* The two calls need no context of the thread's (seen with driver 580), and no relaxed capture mode. */
 bool dz_stream_glance(const drowse_heap *heap, CUstream handle, struct stream_glance *glance) {
-  glance->handle = handle;
-  glance->by_handle = false;
-  if (identify_default(handle, &glance->identity)) return true;
-  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  if (heap->device.driver.StreamIsCapturing(handle, &capture) != CUDA_SUCCESS) return false;
-  glance->by_handle = capture != CU_STREAM_CAPTURE_STATUS_NONE;
-  if (glance->by_handle) return true;
-  unsigned long long id;
-  if (heap->device.driver.StreamGetId(handle, &id) != CUDA_SUCCESS) return false;
-  glance->identity = id + 1;
-  return true;
+  return ask(heap, handle, glance) == CUDA_SUCCESS;
+}
+
+drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
+  struct stream_glance glance;
+  if (identify_default(handle, identity)) return DROWSE_OK;
+  CUresult code = ask(heap, handle, &glance);
+  if (code != CUDA_SUCCESS) return dz_driver_error(&heap->device.driver, code, "asking who stream %p is", (void *)handle);
+  if (glance.by_handle) return identify_capturing(heap, handle, identity);
+  *identity = glance.identity;
+  return check_device(heap, handle);
 }
 
 static struct stream *find_identity(drowse_heap *heap, uint64_t identity) {
