@@ -111,14 +111,7 @@ static inline void finish(void) {
 }
 
 /* A test between start and finish. */
-#define HEAP_TEST(suite, test)                           \
-  do {                                                   \
-    TCase *test_case = tcase_create(#test);              \
-    tcase_set_timeout(test_case, 120);                   \
-    tcase_add_checked_fixture(test_case, start, finish); \
-    tcase_add_test(test_case, test);                     \
-    suite_add_tcase(suite, test_case);                   \
-  } while (0)
+#define HEAP_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start, finish)
 
 static inline CUstream make_stream(void) {
   CUstream stream = NULL;
@@ -246,6 +239,37 @@ static inline void close_gate(struct gate *gate, CUstream stream) {
 
 static inline void open_gate(struct gate *gate) {
   (void)sem_post(&gate->open);
+}
+
+/* ---- captures */
+
+static inline void begin_capture(CUstream stream) {
+  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+}
+
+/* The capture is whole: its graph runs. */
+static inline void end_capture(CUstream stream) {
+  CUgraph graph = NULL;
+  CUgraphExec executable = NULL;
+  ck_cu(StreamEndCapture(stream, &graph));
+  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
+  ck_cu(GraphLaunch(executable, stream));
+  ck_cu(StreamSynchronize(stream));
+  ck_cu(GraphExecDestroy(executable));
+  ck_cu(GraphDestroy(graph));
+}
+
+/* In place of StreamIsCapturing: another thread begins to capture on this stream as soon as drowse has been told that it does
+ * not. NULL once it has. */
+static CUstream captured_meanwhile;
+
+static inline CUresult answer_and_capture(CUstream stream, CUstreamCaptureStatus *status) {
+  CUresult code = dz_host_driver.StreamIsCapturing(stream, status);
+  if (stream != NULL && stream == captured_meanwhile && code == CUDA_SUCCESS && *status == CU_STREAM_CAPTURE_STATUS_NONE) {
+    captured_meanwhile = NULL;
+    ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  }
+  return code;
 }
 
 /* ---- sleep and wake, here or on another thread */

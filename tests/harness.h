@@ -14,14 +14,18 @@
 #include <check.h>
 #include <stdlib.h>
 
-/* Each test is a case of its own, named after it. */
-#define HARNESS_TEST(suite, test)           \
-  do {                                      \
-    TCase *test_case = tcase_create(#test); \
-    tcase_set_timeout(test_case, 120);      \
-    tcase_add_test(test_case, test);        \
-    suite_add_tcase(suite, test_case);      \
+/* Each test is a case of its own, named after it; count times, between start and finish, which may be NULL. */
+#define HARNESS_LOOP_TEST(suite, test, start, finish, count) \
+  do {                                                       \
+    TCase *test_case = tcase_create(#test);                  \
+    tcase_set_timeout(test_case, 120);                       \
+    tcase_add_checked_fixture(test_case, start, finish);     \
+    tcase_add_loop_test(test_case, test, 0, (int)(count));   \
+    suite_add_tcase(suite, test_case);                       \
   } while (0)
+
+#define HARNESS_FIXTURE_TEST(suite, test, start, finish) HARNESS_LOOP_TEST(suite, test, start, finish, 1)
+#define HARNESS_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, NULL, NULL)
 
 static inline int harness_run(Suite *suite) {
   SRunner *runner = srunner_create(suite);

@@ -81,14 +81,7 @@ static inline void finish(void) {
 }
 
 /* A test between start and finish. */
-#define DRIVER_TEST(suite, test)                         \
-  do {                                                   \
-    TCase *test_case = tcase_create(#test);              \
-    tcase_set_timeout(test_case, 120);                   \
-    tcase_add_checked_fixture(test_case, start, finish); \
-    tcase_add_test(test_case, test);                     \
-    suite_add_tcase(suite, test_case);                   \
-  } while (0)
+#define DRIVER_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start, finish)
 
 /* ---- memory */
 

@@ -670,14 +670,7 @@ START_TEST(a_launch_on_memory_that_is_gone_costs_the_context) {
 }
 END_TEST
 
-#define CAPTURE_TEST(suite, test)                                        \
-  do {                                                                   \
-    TCase *test_case = tcase_create(#test);                              \
-    tcase_set_timeout(test_case, 120);                                   \
-    tcase_add_checked_fixture(test_case, start_capture, finish_capture); \
-    tcase_add_test(test_case, test);                                     \
-    suite_add_tcase(suite, test_case);                                   \
-  } while (0)
+#define CAPTURE_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_capture, finish_capture)
 
 int main(void) {
   Suite *suite = suite_create("host captures");

@@ -296,14 +296,7 @@ START_TEST(a_child_of_an_uninitialised_parent_is_free) {
 }
 END_TEST
 
-#define FORK_TEST(suite, test)                                     \
-  do {                                                             \
-    TCase *test_case = tcase_create(#test);                        \
-    tcase_set_timeout(test_case, 120);                             \
-    tcase_add_checked_fixture(test_case, start_fork, finish_fork); \
-    tcase_add_test(test_case, test);                               \
-    suite_add_tcase(suite, test_case);                             \
-  } while (0)
+#define FORK_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_fork, finish_fork)
 
 int main(void) {
   Suite *suite = suite_create("host fork");

@@ -702,14 +702,7 @@ START_TEST(a_fault_keeps_what_was_copied_before) {
 }
 END_TEST
 
-#define STREAM_TEST(suite, test)                                         \
-  do {                                                                   \
-    TCase *test_case = tcase_create(#test);                              \
-    tcase_set_timeout(test_case, 120);                                   \
-    tcase_add_checked_fixture(test_case, start_streams, finish_streams); \
-    tcase_add_test(test_case, test);                                     \
-    suite_add_tcase(suite, test_case);                                   \
-  } while (0)
+#define STREAM_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_streams, finish_streams)
 
 int main(void) {
   Suite *suite = suite_create("host streams");

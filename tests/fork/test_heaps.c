@@ -333,14 +333,7 @@ START_TEST(a_child_that_exits) {
 }
 END_TEST
 
-#define FORK_TEST(suite, test, count)                                  \
-  do {                                                                 \
-    TCase *test_case = tcase_create(#test);                            \
-    tcase_set_timeout(test_case, 120);                                 \
-    tcase_add_checked_fixture(test_case, start_blocks, finish_blocks); \
-    tcase_add_loop_test(test_case, test, 0, (int)(count));             \
-    suite_add_tcase(suite, test_case);                                 \
-  } while (0)
+#define FORK_TEST(suite, test, count) HARNESS_LOOP_TEST(suite, test, start_blocks, finish_blocks, count)
 
 int main(void) {
   Suite *suite = suite_create("forks and heaps");

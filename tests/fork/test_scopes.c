@@ -375,22 +375,32 @@ static int child_of_the_middle(void) {
   return 0;
 }
 
-START_TEST(a_fork_in_the_middle_of_a_hook) {
-  pthread_t thread;
-  void *failed;
-  enum fork_kind kind = (enum fork_kind)(_i / 4);
-  stands_before = _i % 2 == 0;
-  stands_at = _i / 2 % 2 == 0;
+/* Another thread enters an off scope and stands where the hook has it stand; then it is let go and leaves. */
+static pthread_t standing;
+
+static void begin_standing(void) {
   atomic_store(&stood, 0);
   ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
   ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
-  fw.within_set = stand_in_hook;
-  ck_assert_int_eq(pthread_create(&thread, NULL, off_and_back, NULL), 0);
+  ck_assert_int_eq(pthread_create(&standing, NULL, off_and_back, NULL), 0);
   wait_sem(&in_hook_now);
+}
+
+static void end_standing(void) {
+  void *failed;
+  ck_assert_int_eq(pthread_join(standing, &failed), 0);
+  ck_assert_msg(failed == NULL, "%s", (const char *)failed);
+}
+
+START_TEST(a_fork_in_the_middle_of_a_hook) {
+  enum fork_kind kind = (enum fork_kind)(_i / 4);
+  stands_before = _i % 2 == 0;
+  stands_at = _i / 2 % 2 == 0;
+  fw.within_set = stand_in_hook;
+  begin_standing();
   ck_assert_int_eq(in_child_by(kind, child_of_the_middle), 0);
   ck_assert_int_eq(sem_post(&go_on), 0);
-  ck_assert_int_eq(pthread_join(thread, &failed), 0);
-  ck_assert_msg(failed == NULL, "%s", (const char *)failed);
+  end_standing();
   fw.within_set = NULL;
 }
 END_TEST
@@ -403,18 +413,11 @@ static void stand_in_stamp(void) {
 }
 
 START_TEST(a_fork_before_the_stamp_is_read) {
-  pthread_t thread;
-  void *failed;
-  atomic_store(&stood, 0);
-  ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
-  ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
   fw.within_stamp = stand_in_stamp;
-  ck_assert_int_eq(pthread_create(&thread, NULL, off_and_back, NULL), 0);
-  wait_sem(&in_hook_now);
+  begin_standing();
   ck_assert_int_eq(in_child_by((enum fork_kind)_i, child_of_the_middle), 0);
   ck_assert_int_eq(sem_post(&go_on), 0);
-  ck_assert_int_eq(pthread_join(thread, &failed), 0);
-  ck_assert_msg(failed == NULL, "%s", (const char *)failed);
+  end_standing();
   fw.within_stamp = NULL;
 }
 END_TEST
@@ -440,15 +443,10 @@ int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
 }
 
 START_TEST(a_fork_in_the_middle_of_a_call_while_a_hook_runs) {
-  pthread_t thread;
   drowse_scope scope;
   stands_before = stands_at = false;
-  atomic_store(&stood, 0);
-  ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
-  ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
   fw.within_set = stand_in_hook;
-  ck_assert_int_eq(pthread_create(&thread, NULL, off_and_back, NULL), 0);
-  wait_sem(&in_hook_now);
+  begin_standing();
   fork_before_mask = _i == 0 ? UNDERSCORE_FORK : CLONE;
   drowse_status entered = drowse_scope_enter(&scope, "off", OFF);
   bool off = !flag();
@@ -458,7 +456,7 @@ START_TEST(a_fork_in_the_middle_of_a_call_while_a_hook_runs) {
   ck_ok(entered);
   ck_assert(off);
   ck_ok(left);
-  ck_assert_int_eq(pthread_join(thread, NULL), 0);
+  end_standing();
   fw.within_set = NULL;
 }
 END_TEST
@@ -552,14 +550,7 @@ START_TEST(a_thread_without_scopes_forks) {
 }
 END_TEST
 
-#define FORK_TEST(suite, test, count)                             \
-  do {                                                            \
-    TCase *test_case = tcase_create(#test);                       \
-    tcase_set_timeout(test_case, 120);                            \
-    tcase_add_checked_fixture(test_case, start_attached, finish); \
-    tcase_add_loop_test(test_case, test, 0, (int)(count));        \
-    suite_add_tcase(suite, test_case);                            \
-  } while (0)
+#define FORK_TEST(suite, test, count) HARNESS_LOOP_TEST(suite, test, start_attached, finish, count)
 
 int main(void) {
   Suite *suite = suite_create("forks and scopes");

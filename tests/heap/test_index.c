@@ -283,14 +283,7 @@ START_TEST(readers_find_a_live_block_whatever_its_neighbours_do) {
 }
 END_TEST
 
-#define INDEX_TEST(suite, test)                          \
-  do {                                                   \
-    TCase *test_case = tcase_create(#test);              \
-    tcase_set_timeout(test_case, 120);                   \
-    tcase_add_checked_fixture(test_case, start, finish); \
-    tcase_add_test(test_case, test);                     \
-    suite_add_tcase(suite, test_case);                   \
-  } while (0)
+#define INDEX_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start, finish)
 
 int main(void) {
   Suite *suite = suite_create("index");

@@ -93,6 +93,17 @@ static void ck_not_reused(void *ptr) {
 
 static struct gate gate;
 
+/* Work comes to the other stream, the block is freed, and not reused before that work is over. */
+static void ck_waits_for_other(void *ptr) {
+  close_gate(&gate, other);
+  ck_cu(MemsetD8Async(address(ptr), 1, 8 * MIB, other));
+  ck_ok(drowse_free(heap, ptr));
+  ck_not_reused(ptr);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(other));
+  ck_reused(ptr);
+}
+
 START_TEST(memory_waits_for_another_stream) {
   void *ptr = alloc_whole();
   close_gate(&gate, other);
@@ -156,13 +167,7 @@ END_TEST
 START_TEST(work_before_the_free_counts_not_only_before_the_record) {
   void *ptr = alloc_whole();
   ck_ok(drowse_record_stream(heap, ptr, other));
-  close_gate(&gate, other);
-  ck_cu(MemsetD8Async(address(ptr), 1, 8 * MIB, other));
-  ck_ok(drowse_free(heap, ptr));
-  ck_not_reused(ptr);
-  open_gate(&gate);
-  ck_cu(StreamSynchronize(other));
-  ck_reused(ptr);
+  ck_waits_for_other(ptr);
 }
 END_TEST
 
@@ -319,17 +324,6 @@ END_TEST
 
 /* ---- captures */
 
-static void end_capture(CUstream stream) {
-  CUgraph graph = NULL;
-  CUgraphExec executable = NULL;
-  ck_cu(StreamEndCapture(stream, &graph));
-  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
-  ck_cu(GraphLaunch(executable, stream));
-  ck_cu(StreamSynchronize(stream));
-  ck_cu(GraphExecDestroy(executable));
-  ck_cu(GraphDestroy(graph));
-}
-
 START_TEST(a_capture_is_left_alone_and_waited_for) {
   static const CUstreamCaptureMode modes[] = {CU_STREAM_CAPTURE_MODE_GLOBAL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
                                               CU_STREAM_CAPTURE_MODE_RELAXED};
@@ -378,18 +372,6 @@ START_TEST(work_before_a_capture_is_waited_for_during_it) {
   ck_cu(EventDestroy(behind));
 }
 END_TEST
-
-static CUstream captured_meanwhile;
-
-/* Another thread begins to capture as soon as drowse has been told that the stream does not. */
-static CUresult answer_and_capture(CUstream stream, CUstreamCaptureStatus *status) {
-  CUresult code = dz_host_driver.StreamIsCapturing(stream, status);
-  if (stream != NULL && stream == captured_meanwhile && code == CUDA_SUCCESS && *status == CU_STREAM_CAPTURE_STATUS_NONE) {
-    captured_meanwhile = NULL;
-    ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
-  }
-  return code;
-}
 
 START_TEST(a_capture_that_begins_while_a_stream_is_marked_survives) {
   void *ptr = alloc_whole(), *kept = alloc_on("kept", MIB, other);
@@ -555,13 +537,7 @@ START_TEST(uses_outlast_a_sleep) {
   ck_ok(drowse_record_stream(heap, ptr, other));
   ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
   ck_ok(wake_tag("a"));
-  close_gate(&gate, other);
-  ck_cu(MemsetD8Async(address(ptr), 1, 8 * MIB, other));
-  ck_ok(drowse_free(heap, ptr));
-  ck_not_reused(ptr);
-  open_gate(&gate);
-  ck_cu(StreamSynchronize(other));
-  ck_reused(ptr);
+  ck_waits_for_other(ptr);
 }
 END_TEST
 
@@ -666,14 +642,7 @@ START_TEST(what_is_no_block_has_no_uses) {
 }
 END_TEST
 
-#define PENDING_TEST(suite, test)                                        \
-  do {                                                                   \
-    TCase *test_case = tcase_create(#test);                              \
-    tcase_set_timeout(test_case, 120);                                   \
-    tcase_add_checked_fixture(test_case, start_streams, finish_streams); \
-    tcase_add_test(test_case, test);                                     \
-    suite_add_tcase(suite, test_case);                                   \
-  } while (0)
+#define PENDING_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_streams, finish_streams)
 
 int main(void) {
   Suite *suite = suite_create("pending");

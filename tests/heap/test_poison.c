@@ -70,14 +70,7 @@ START_TEST(what_other_streams_use_is_left_alone) {
 }
 END_TEST
 
-#define POISON_TEST(suite, test)                                   \
-  do {                                                             \
-    TCase *test_case = tcase_create(#test);                        \
-    tcase_set_timeout(test_case, 120);                             \
-    tcase_add_checked_fixture(test_case, start_poisoning, finish); \
-    tcase_add_test(test_case, test);                               \
-    suite_add_tcase(suite, test_case);                             \
-  } while (0)
+#define POISON_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_poisoning, finish)
 
 int main(void) {
   if (!DZ_DEBUG) return SKIPPED;

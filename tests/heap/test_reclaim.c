@@ -424,22 +424,6 @@ END_TEST
 
 /* ---- captures */
 
-static void begin_capture(CUstream stream) {
-  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
-}
-
-/* The capture is whole: its graph runs. */
-static void end_capture(CUstream stream) {
-  CUgraph graph = NULL;
-  CUgraphExec executable = NULL;
-  ck_cu(StreamEndCapture(stream, &graph));
-  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
-  ck_cu(GraphLaunch(executable, stream));
-  ck_cu(StreamSynchronize(stream));
-  ck_cu(GraphExecDestroy(executable));
-  ck_cu(GraphDestroy(graph));
-}
-
 START_TEST(a_capture_stops_no_moves_on_other_streams) {
   CUstream captured = make_stream(), stream = make_stream();
   void *in_graph = alloc_on("a", 20 * MIB, captured), *gone = alloc_on("a", 20 * MIB, stream);
@@ -477,18 +461,6 @@ START_TEST(what_is_freed_during_a_capture_moves_after_it) {
   drop_stream(captured);
 }
 END_TEST
-
-static CUstream captured_meanwhile;
-
-/* Another thread begins to capture as soon as drowse has been told that the stream does not. */
-static CUresult answer_and_capture(CUstream stream, CUstreamCaptureStatus *status) {
-  CUresult code = dz_host_driver.StreamIsCapturing(stream, status);
-  if (stream != NULL && stream == captured_meanwhile && code == CUDA_SUCCESS && *status == CU_STREAM_CAPTURE_STATUS_NONE) {
-    captured_meanwhile = NULL;
-    ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
-  }
-  return code;
-}
 
 START_TEST(a_capture_that_begins_while_its_stream_is_asked_survives) {
   CUstream stream = make_stream();
@@ -904,14 +876,7 @@ START_TEST(a_tag_that_sleeps_gives_nothing_to_move) {
 }
 END_TEST
 
-#define SHORT_TEST(suite, test)                                      \
-  do {                                                               \
-    TCase *test_case = tcase_create(#test);                          \
-    tcase_set_timeout(test_case, 120);                               \
-    tcase_add_checked_fixture(test_case, start_short, finish_short); \
-    tcase_add_test(test_case, test);                                 \
-    suite_add_tcase(suite, test_case);                               \
-  } while (0)
+#define SHORT_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_short, finish_short)
 
 int main(void) {
   Suite *suite = suite_create("reclaim");

@@ -72,11 +72,7 @@ END_TEST
 
 int main(void) {
   Suite *suite = suite_create("share");
-  TCase *peers = tcase_create("peers");
-  tcase_set_timeout(peers, 120);
-  tcase_add_checked_fixture(peers, start_with_peers, finish);
-  tcase_add_test(peers, peers_reach_every_extent_whenever_it_is_mapped);
-  suite_add_tcase(suite, peers);
+  HARNESS_FIXTURE_TEST(suite, peers_reach_every_extent_whenever_it_is_mapped, start_with_peers, finish);
   HARNESS_TEST(suite, what_the_device_cannot_do_is_refused);
   HARNESS_TEST(suite, nothing_is_exported_that_cannot_be);
   return harness_run(suite);

@@ -22,30 +22,14 @@ static CUdeviceptr address(const void *ptr) {
 
 /* ---- captures */
 
-static void begin_capture(void) {
-  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
-}
-
-/* The capture is whole: its graph runs. */
-static void end_capture(void) {
-  CUgraph graph = NULL;
-  CUgraphExec executable = NULL;
-  ck_cu(StreamEndCapture(stream, &graph));
-  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
-  ck_cu(GraphLaunch(executable, stream));
-  ck_cu(StreamSynchronize(stream));
-  ck_cu(GraphExecDestroy(executable));
-  ck_cu(GraphDestroy(graph));
-}
-
 START_TEST(allocating_and_freeing_leave_a_capture_alone) {
   void *before = alloc_on("a", MIB, stream);
-  begin_capture();
+  begin_capture(stream);
   void *during = alloc_on("a", 9 * MIB, stream), *elsewhere = alloc_tag("b", MIB);
   ck_cu(MemsetD8Async(address(before), 1, MIB, stream));
   ck_cu(MemsetD8Async(address(during), 2, 9 * MIB, stream));
   ck_ok(drowse_free(heap, elsewhere));
-  end_capture();
+  end_capture(stream);
   ck_assert(is_filled(before, MIB, 1));
   ck_assert(is_filled(during, 9 * MIB, 2));
   ck_ok(drowse_stream_retire(heap, stream));
@@ -53,27 +37,27 @@ START_TEST(allocating_and_freeing_leave_a_capture_alone) {
 END_TEST
 
 START_TEST(a_stream_first_seen_capturing_is_the_same_one_afterwards) {
-  begin_capture();
+  begin_capture(stream);
   void *during = alloc_on("a", MIB, stream);
   (void)alloc_on("a", MIB, stream); /* in the same extent, so that it stays where it is */
   ck_cu(MemsetD8Async(address(during), 3, MIB, stream));
-  end_capture();
+  end_capture(stream);
   ck_assert(is_filled(during, MIB, 3));
   ck_ok(drowse_free(heap, during));
   ck_assert_ptr_ne(alloc_tag("a", MIB), during);
   ck_assert_ptr_eq(alloc_on("a", MIB, stream), during);
-  begin_capture();
+  begin_capture(stream);
   ck_ok(drowse_free(heap, during));
   ck_assert_ptr_eq(alloc_on("a", MIB, stream), during);
-  end_capture();
+  end_capture(stream);
   ck_ok(drowse_stream_retire(heap, stream));
 }
 END_TEST
 
 START_TEST(a_stream_only_seen_capturing_can_be_retired) {
-  begin_capture();
+  begin_capture(stream);
   (void)alloc_on("a", MIB, stream);
-  end_capture();
+  end_capture(stream);
   ck_ok(drowse_stream_retire(heap, stream));
   ck_status(drowse_stream_retire(heap, stream), DROWSE_ERR_NOT_FOUND);
 }
@@ -85,7 +69,7 @@ START_TEST(what_would_destroy_a_capture_is_refused) {
   write_pattern(ptr, MIB, 1);
   ck_ok(drowse_free(heap, alloc_tag("b", 20 * MIB)));
   uint64_t mapped = stats_of(NULL).mapped_bytes;
-  begin_capture();
+  begin_capture(stream);
   ck_cu(MemsetD8Async(address(ptr) + MIB, 4, MIB, stream));
   ck_status(drowse_copy_in(heap, ptr, &byte, 1), DROWSE_ERR_BUSY);
   ck_status(drowse_copy_out(heap, &byte, ptr, 1), DROWSE_ERR_BUSY);
@@ -93,7 +77,7 @@ START_TEST(what_would_destroy_a_capture_is_refused) {
   ck_status(drowse_alloc(heap, 40 * MIB, NULL, &none), DROWSE_ERR_NO_DEVICE_MEMORY); /* though b has some unused */
   ck_assert_ptr_null(none);
   ck_assert_uint_eq(stats_of(NULL).mapped_bytes, mapped);
-  end_capture();
+  end_capture(stream);
   ck_assert(has_pattern(ptr, MIB, 1));
   ck_assert(is_filled((char *)ptr + MIB, MIB, 4));
   ck_ok(drowse_trim(heap, 0));
@@ -104,10 +88,10 @@ END_TEST
 START_TEST(copies_for_other_streams_leave_a_capture_alone) {
   CUstream other = make_stream();
   void *ptr = alloc_on("a", MIB, other);
-  begin_capture();
+  begin_capture(stream);
   write_pattern(ptr, MIB, 1);
   ck_assert(has_pattern(ptr, MIB, 1));
-  end_capture();
+  end_capture(stream);
   drop_stream(other);
 }
 END_TEST
@@ -308,14 +292,7 @@ START_TEST(a_wake_leaves_alone_what_was_freed_after_the_wait) {
 }
 END_TEST
 
-#define STREAM_TEST(suite, test)                                       \
-  do {                                                                 \
-    TCase *test_case = tcase_create(#test);                            \
-    tcase_set_timeout(test_case, 120);                                 \
-    tcase_add_checked_fixture(test_case, start_stream, finish_stream); \
-    tcase_add_test(test_case, test);                                   \
-    suite_add_tcase(suite, test_case);                                 \
-  } while (0)
+#define STREAM_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_stream, finish_stream)
 
 int main(void) {
   Suite *suite = suite_create("stream");
@@ -328,11 +305,7 @@ int main(void) {
   STREAM_TEST(suite, an_unknown_stream_cannot_be_retired);
   STREAM_TEST(suite, blocks_outlive_their_stream);
   STREAM_TEST(suite, memory_of_a_retired_stream_is_had_when_it_is_short);
-  TCase *asked = tcase_create("a_stream_is_not_retired_while_it_is_asked");
-  tcase_set_timeout(asked, 120);
-  tcase_add_checked_fixture(asked, start_stream, finish_stream);
-  tcase_add_loop_test(asked, a_stream_is_not_retired_while_it_is_asked, 0, 4);
-  suite_add_tcase(suite, asked);
+  HARNESS_LOOP_TEST(suite, a_stream_is_not_retired_while_it_is_asked, start_stream, finish_stream, 4);
   STREAM_TEST(suite, trim_leaves_alone_what_was_freed_after_the_wait);
   STREAM_TEST(suite, a_shortage_leaves_alone_what_was_freed_after_the_wait);
   STREAM_TEST(suite, a_wake_leaves_alone_what_was_freed_after_the_wait);

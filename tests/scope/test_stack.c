@@ -564,14 +564,7 @@ START_TEST(bad_arguments_make_no_stack) {
 }
 END_TEST
 
-#define STACK_TEST(suite, test, count)                     \
-  do {                                                     \
-    TCase *test_case = tcase_create(#test);                \
-    tcase_set_timeout(test_case, 120);                     \
-    tcase_add_checked_fixture(test_case, start, finish);   \
-    tcase_add_loop_test(test_case, test, 0, (int)(count)); \
-    suite_add_tcase(suite, test_case);                     \
-  } while (0)
+#define STACK_TEST(suite, test, count) HARNESS_LOOP_TEST(suite, test, start, finish, count)
 
 int main(void) {
   Suite *suite = suite_create("stack");

@@ -282,14 +282,7 @@ START_TEST(canceled_while_the_library_waits) {
 }
 END_TEST
 
-#define THREAD_TEST(suite, test, count)                                  \
-  do {                                                                   \
-    TCase *test_case = tcase_create(#test);                              \
-    tcase_set_timeout(test_case, 120);                                   \
-    tcase_add_checked_fixture(test_case, start_threads, finish_threads); \
-    tcase_add_loop_test(test_case, test, 0, (int)(count));               \
-    suite_add_tcase(suite, test_case);                                   \
-  } while (0)
+#define THREAD_TEST(suite, test, count) HARNESS_LOOP_TEST(suite, test, start_threads, finish_threads, count)
 
 int main(void) {
   Suite *suite = suite_create("threads and scopes");

@@ -199,21 +199,10 @@ END_TEST
 
 /* ---- captures */
 
-static void begin_capture(CUstream stream) {
-  ck_cu(StreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
-}
-
 /* The capture is whole, and its graph fills the block. */
 static void ck_capture(CUstream stream) {
-  CUgraph graph = NULL;
-  CUgraphExec executable = NULL;
   ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)block, 5, MIB, stream));
-  ck_cu(StreamEndCapture(stream, &graph));
-  ck_cu(GraphInstantiateWithFlags(&executable, graph, 0));
-  ck_cu(GraphLaunch(executable, stream));
-  ck_cu(StreamSynchronize(stream));
-  ck_cu(GraphExecDestroy(executable));
-  ck_cu(GraphDestroy(graph));
+  end_capture(stream);
   ck_assert(is_filled(block, MIB, 5));
 }
 
@@ -279,14 +268,7 @@ START_TEST(a_foreign_capture_that_a_drain_destroys_changes_nothing_else) {
 }
 END_TEST
 
-#define DRAIN_TEST(suite, test)                                          \
-  do {                                                                   \
-    TCase *test_case = tcase_create(#test);                              \
-    tcase_set_timeout(test_case, 120);                                   \
-    tcase_add_checked_fixture(test_case, start_streams, finish_streams); \
-    tcase_add_test(test_case, test);                                     \
-    suite_add_tcase(suite, test_case);                                   \
-  } while (0)
+#define DRAIN_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_streams, finish_streams)
 
 int main(void) {
   Suite *suite = suite_create("drain");

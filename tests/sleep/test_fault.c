@@ -212,14 +212,7 @@ START_TEST(what_is_stuck_goes_with_the_heap) {
 }
 END_TEST
 
-#define SMALL_TEST(suite, test)                                \
-  do {                                                         \
-    TCase *test_case = tcase_create(#test);                    \
-    tcase_set_timeout(test_case, 120);                         \
-    tcase_add_checked_fixture(test_case, start_small, finish); \
-    tcase_add_test(test_case, test);                           \
-    suite_add_tcase(suite, test_case);                         \
-  } while (0)
+#define SMALL_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_small, finish)
 
 int main(void) {
   Suite *suite = suite_create("fault");

@@ -160,14 +160,7 @@ START_TEST(waiting_in_vain) {
 }
 END_TEST
 
-#define TAG_TEST(suite, test)                                \
-  do {                                                       \
-    TCase *test_case = tcase_create(#test);                  \
-    tcase_set_timeout(test_case, 120);                       \
-    tcase_add_checked_fixture(test_case, start_tag, finish); \
-    tcase_add_test(test_case, test);                         \
-    suite_add_tcase(suite, test_case);                       \
-  } while (0)
+#define TAG_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_tag, finish)
 
 int main(void) {
   Suite *suite = suite_create("hold");

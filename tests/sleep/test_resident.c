@@ -82,14 +82,7 @@ START_TEST(closing_leaves_nothing_resident) {
 }
 END_TEST
 
-#define LARGE_TEST(suite, test)                                \
-  do {                                                         \
-    TCase *test_case = tcase_create(#test);                    \
-    tcase_set_timeout(test_case, 120);                         \
-    tcase_add_checked_fixture(test_case, start_large, finish); \
-    tcase_add_test(test_case, test);                           \
-    suite_add_tcase(suite, test_case);                         \
-  } while (0)
+#define LARGE_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_large, finish)
 
 int main(void) {
   Suite *suite = suite_create("resident");

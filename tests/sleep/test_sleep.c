@@ -431,14 +431,7 @@ START_TEST(progress_rises_to_the_total) {
 }
 END_TEST
 
-#define TAGS_TEST(suite, test)                                \
-  do {                                                        \
-    TCase *test_case = tcase_create(#test);                   \
-    tcase_set_timeout(test_case, 120);                        \
-    tcase_add_checked_fixture(test_case, start_tags, finish); \
-    tcase_add_test(test_case, test);                          \
-    suite_add_tcase(suite, test_case);                        \
-  } while (0)
+#define TAGS_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_tags, finish)
 
 int main(void) {
   Suite *suite = suite_create("sleep");
