@@ -356,10 +356,11 @@ DROWSE_API drowse_status drowse_heap_info_get(drowse_heap *heap, drowse_heap_inf
 typedef void *drowse_stream;
 
 /* Allocates bytes of device memory, for use on stream, with the calling thread's current frame. The address is a multiple of 512.
- * 0 bytes: DROWSE_OK and NULL. After a failure *ptr is NULL. DROWSE_ERR_INVALID; DROWSE_ERR_ASLEEP: the tag is not awake;
- * DROWSE_ERR_POISONED; DROWSE_ERR_NO_DEVICE_MEMORY (unused memory has been given back, and the pressure hook called, before; the
- * error says who holds how much);
- * DROWSE_ERR_NO_ADDRESS_SPACE; DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
+ * 0 bytes: DROWSE_OK and NULL. After a failure *ptr is NULL. DROWSE_ERR_INVALID: also where the stream is on another device;
+ * DROWSE_ERR_ASLEEP: the tag is not awake; DROWSE_ERR_POISONED; DROWSE_ERR_NO_DEVICE_MEMORY (unused memory has been given back,
+ * and the pressure hook called, before; the error says who holds how much); DROWSE_ERR_NO_ADDRESS_SPACE;
+ * DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_CORRUPT: a debug build found a write to freed memory; DROWSE_ERR_DRIVER;
+ * DROWSE_ERR_DEVICE_LOST. Since 0.1. */
 DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) DROWSE_CHECKED;
 
 /* Since 0.1. */
@@ -380,13 +381,15 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
  * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Any thread may free. Since 0.1. */
 DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr);
 
-/* The same, for memory that another stream used last: it may be reused after the work now on that stream. Since 0.1. */
+/* The same, for memory that another stream used last: it may be reused after the work now on that stream. Errors: those of
+ * drowse_record_stream() too, and then the block is not freed. Since 0.1. */
 DROWSE_API drowse_status drowse_free_on(drowse_heap *heap, void *ptr, drowse_stream stream);
 
 /* Says that a stream other than the block's own uses it: once the block is freed it is not reused before the work that is then on
  * that stream is over. While the stream captures a graph no event can be recorded on it, so such a block waits for the capture's
  * end; what the graph uses when it is launched is its owner's to keep alive. Any thread may call this. NULL: DROWSE_OK.
- * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap. Since 0.1. */
+ * DROWSE_ERR_NOT_FOUND: ptr is not the start of a live block of this heap; DROWSE_ERR_INVALID: the stream is on another device;
+ * DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_DRIVER. Since 0.1. */
 DROWSE_API drowse_status drowse_record_stream(drowse_heap *heap, void *ptr, drowse_stream stream);
 
 /* What another process needs in order to use a block. A block may lie in several extents: what is behind these bytes is got by
@@ -405,7 +408,8 @@ typedef struct drowse_export {
  * DROWSE_ERR_BUSY, DROWSE_ERR_POISONED, DROWSE_ERR_DRIVER. Since 0.1. */
 DROWSE_API drowse_status drowse_export_get(drowse_heap *heap, const void *ptr, drowse_export *exported);
 
-/* To be called before a stream that was given to this heap is destroyed: drowse forgets it. Its live blocks stay valid; once
+/* To be called before a stream that was given to this heap is destroyed: drowse forgets it, and once this has returned does not
+ * use the handle any more; calls on other threads that do are waited for, not the stream's work. Its live blocks stay valid; once
  * freed, what fills whole extents is reused when the stream's work is over, the rest together with its neighbours.
  * DROWSE_ERR_NOT_FOUND: the heap has not seen it. Since 0.1. */
 DROWSE_API drowse_status drowse_stream_retire(drowse_heap *heap, drowse_stream stream);
