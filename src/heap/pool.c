@@ -224,22 +224,13 @@ void dz_pools_open(const struct tag *tag, bool open) {
   }
 }
 
-uint64_t dz_tag_live_bytes(const struct tag *tag) {
-  uint64_t bytes = 0;
+struct live dz_tag_count_live(const struct tag *tag) {
+  struct live live = {0, 0};
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     dz_pool_lock(pool);
-    bytes += pool->live_bytes;
+    live.bytes += pool->live_bytes;
+    live.blocks += pool->live_blocks;
     dz_pool_unlock(pool);
   }
-  return bytes;
-}
-
-uint64_t dz_tag_live_blocks(const struct tag *tag) {
-  uint64_t blocks = 0;
-  for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
-    dz_pool_lock(pool);
-    blocks += pool->live_blocks;
-    dz_pool_unlock(pool);
-  }
-  return blocks;
+  return live;
 }

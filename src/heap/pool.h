@@ -96,7 +96,13 @@ void dz_pools_open(const struct tag *tag, bool open);
 void dz_pools_end(drowse_heap *heap);
 
 /* What is live in a tag. With the heap's lock. */
-uint64_t dz_tag_live_bytes(const struct tag *tag);
-uint64_t dz_tag_live_blocks(const struct tag *tag);
+struct live {
+  uint64_t bytes, blocks;
+};
+struct live dz_tag_count_live(const struct tag *tag);
+
+static inline uint64_t dz_tag_live_bytes(const struct tag *tag) {
+  return dz_tag_count_live(tag).bytes;
+}
 
 #endif

@@ -7,14 +7,14 @@
 #include "heap/stream.h"
 
 static drowse_stats tag_stats(const struct tag *tag) {
-  uint64_t live_bytes = dz_tag_live_bytes(tag);
+  struct live live = dz_tag_count_live(tag);
   return (drowse_stats){
-      .live_bytes = live_bytes,
-      .live_blocks = dz_tag_live_blocks(tag),
+      .live_bytes = live.bytes,
+      .live_blocks = live.blocks,
       .mapped_bytes = tag->mapped_bytes,
       .reserved_bytes = tag->reserved_bytes,
       .backup_bytes = tag->backup_bytes,
-      .discarded_bytes = tag->discarded ? live_bytes : 0,
+      .discarded_bytes = tag->discarded ? live.bytes : 0,
       .stuck_bytes = tag->stuck_bytes,
       .sleeps = tag->sleeps,
       .wakes = tag->wakes,
