@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The program in the README, as it stands there: compiled with the README's own command against what `make install` puts in place.
 #
-# From the environment: CC, MAKE, DZ_SANITIZE.
+# From the environment: CC, DZ_SANITIZE.
 # shellcheck source=env.sh
 . "${top_srcdir:?}/tests/tool/env.sh"
 
@@ -11,13 +11,9 @@ command=$(sed -n 's/^    \(cc app\.c .*\)$/\1/p' "$top_srcdir/README.md")
 [ "$(wc -l <app.c)" -gt 10 ] || complain "README.md: no program was found"
 [ -n "$command" ] || complain "README.md: no command to compile it was found"
 
-# What the outer make is told (its job server, variables on its command line) is none of the inner one's business.
-if ! env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL "${MAKE:-make}" -C "$top_builddir" install DESTDIR="$work/root" >log 2>&1; then
-  cat log
-  complain "make install"
-fi
-pc=$(find root -name drowse.pc)
-library=$(find root -name 'libdrowse.so' -o -name libdrowse.a | head -n 1)
+root=$top_builddir/tests/installed
+pc=$(find "$root" -name drowse.pc)
+library=$(find "$root" -name 'libdrowse.so' -o -name libdrowse.a | head -n 1)
 if [ -z "$pc" ] || [ -z "$library" ]; then
   echo "FAILED: make install: no drowse.pc, or no library"
   exit 1
@@ -28,9 +24,9 @@ cc() {
   # shellcheck disable=SC2086 # words
   ${CC:-gcc} ${DZ_SANITIZE:-} -Wall -Wextra -Werror "$@"
 }
-PKG_CONFIG_SYSROOT_DIR=$work/root
-PKG_CONFIG_LIBDIR=$work/${pc%/*}
-LD_LIBRARY_PATH=$work/${library%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+PKG_CONFIG_SYSROOT_DIR=$root
+PKG_CONFIG_LIBDIR=${pc%/*}
+LD_LIBRARY_PATH=${library%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_LIBDIR LD_LIBRARY_PATH
 if ! eval "$command" >out 2>err; then
   complain "the README's program: $(cat out err)"
@@ -39,6 +35,6 @@ elif [ "$(cat out)" != 'slept well' ]; then
 fi
 
 # The installed program runs, and links the installed library.
-accepted "$(find root -type f -name drowse -perm -u+x)" info -d host
+accepted "$(find "$root" -type f -name drowse -perm -u+x)" info -d host
 
 finish
