@@ -38,16 +38,16 @@ START_TEST(who_keeps_to_the_rules_is_not_accused) {
   char *blocks[32];
   uint64_t random = 1;
   for (int i = 0; i < 32; i++) blocks[i] = alloc_on("a", (1 + random_below(&random, 3000)) * 512, i % 2 == 0 ? stream : NULL);
-  for (int round = 0; round < 2000; round++) {
+  for (int round = 0; round < 600; round++) {
     uint64_t i = random_below(&random, 32), bytes = 1 + random_below(&random, MIB);
     ck_ok(drowse_free(heap, blocks[i]));
     blocks[i] = alloc_on("a", bytes, i % 2 == 0 ? stream : NULL);
     ck_cu(MemsetD8Async(address(blocks[i]), (unsigned char)round, bytes, i % 2 == 0 ? stream : NULL));
-    if (round % 500 == 499) {
+    if (round % 150 == 149) {
       ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
       ck_ok(wake_tag("a"));
     }
-    if (round % 300 == 299) ck_ok(drowse_trim(heap, 0));
+    if (round % 90 == 89) ck_ok(drowse_trim(heap, 0));
   }
   drop_stream(stream);
 }

@@ -225,7 +225,7 @@ static void by_steps(void) {
     happens = handlers[i];
     at_each_instruction(enter_and_leave, 1);
     at_each_instruction(set, 1);
-    at_each_instruction(set_and_jump, 3);
+    at_each_instruction(set_and_jump, 7);
   }
   for (size_t i = 0; i < 2; i++) {
     happens = handlers[i];
