@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -70,29 +71,47 @@ void dz_lock_remake(struct lock *lock, bool taken) {
     lock->mutex = made;
 }
 
-/* ---- light locks. The futex is where those sleep who found the lock taken for longer than it takes to look again a few times */
+/* ---- light locks. The futex is where those sleep who found the lock taken for longer than it takes to look again a few times.
+ *
+ * Whoever lets go stores that it is free, and then looks whether somebody waits, with no barrier between the two, because that
+ * would cost as much as all the rest. So whoever is going to wait first says so and then has the system put a barrier into every
+ * running thread of the process: behind it a thread that did not see him has made its store, which he sees, and any other sees
+ * him. Where the system has no such barrier he looks again from time to time. */
 
 enum { LOOKS = 100 };
+static const struct timespec look_again = {.tv_nsec = 1000000};
 
 static bool try_light(struct light_lock *lock) {
   unsigned was = 0;
-  return atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
-         atomic_compare_exchange_strong_explicit(&lock->word, &was, 1, memory_order_acquire, memory_order_relaxed);
+  return atomic_load_explicit(&lock->taken, memory_order_relaxed) == 0 &&
+         atomic_compare_exchange_strong_explicit(&lock->taken, &was, 1, memory_order_acquire, memory_order_relaxed);
+}
+
+/* A process has to register once, and, on some systems, once more when it has been forked. */
+static bool put_barrier_into_all_threads(void) {
+  if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) return true;
+  return errno == EPERM && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+static void sleep_on(struct light_lock *lock) {
+  atomic_fetch_add(&lock->waiters, 1);
+  const struct timespec *timeout = put_barrier_into_all_threads() ? NULL : &look_again;
+  while (!try_light(lock)) (void)syscall(SYS_futex, &lock->taken, FUTEX_WAIT_PRIVATE, 1, timeout, NULL, 0);
+  atomic_fetch_sub(&lock->waiters, 1);
 }
 
 void dz_light_wait(struct light_lock *lock) {
   int saved = errno;
   bool taken = false;
   for (int looks = 0; looks < LOOKS && !taken; looks++) taken = try_light(lock);
-  while (!taken && atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0) {
-    (void)syscall(SYS_futex, &lock->word, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
-  }
+  if (!taken) sleep_on(lock);
   errno = saved;
 }
 
 void dz_light_wake(struct light_lock *lock) {
   int saved = errno;
-  (void)syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+  (void)syscall(SYS_futex, &lock->taken, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
   errno = saved;
 }
 

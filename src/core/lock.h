@@ -49,10 +49,11 @@ void dz_lock_destroy(struct lock *lock);
 void dz_lock(struct lock *lock);
 void dz_unlock(struct lock *lock);
 
-/* A light lock: a word. Taking and letting go of one that nobody else wants is one instruction each, inline, and makes no call;
- * it cannot be waited on with a condition. For what is held for some tens of instructions. Zero: free. */
+/* A light lock: two words. Taking one that nobody else wants is one atomic instruction, letting go of it a store and a load,
+ * inline; it cannot be waited on with a condition. For what is held for some tens of instructions. Zero: free. */
 struct light_lock {
-  atomic_uint word; /* 0: free, 1: taken, 2: taken, and somebody waits */
+  atomic_uint taken;
+  atomic_uint waiters; /* who sleep until it is free, or are about to */
 };
 void dz_light_wait(struct light_lock *lock);
 void dz_light_wake(struct light_lock *lock);
@@ -60,12 +61,14 @@ void dz_light_wake(struct light_lock *lock);
 static inline void dz_light_lock(struct light_lock *lock, enum lock_rank rank) {
   unsigned was = 0;
   dz_rank_note(rank, true);
-  if (!atomic_compare_exchange_strong_explicit(&lock->word, &was, 1, memory_order_acquire, memory_order_relaxed))
+  if (!atomic_compare_exchange_strong_explicit(&lock->taken, &was, 1, memory_order_acquire, memory_order_relaxed))
     dz_light_wait(lock);
 }
 
 static inline void dz_light_unlock(struct light_lock *lock, enum lock_rank rank) {
-  if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2) dz_light_wake(lock);
+  atomic_store_explicit(&lock->taken, 0, memory_order_release);
+  atomic_signal_fence(memory_order_seq_cst); /* the processor may look first all the same: see dz_light_wait() */
+  if (atomic_load_explicit(&lock->waiters, memory_order_relaxed) != 0) dz_light_wake(lock);
   dz_rank_note(rank, false);
 }
 

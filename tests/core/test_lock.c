@@ -5,6 +5,7 @@
  */
 #include "core/lock.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -135,6 +136,49 @@ START_TEST(waiting_ends_by_signal_or_deadline) {
 }
 END_TEST
 
+/* ---- light locks */
+
+enum { COUNTERS = 8, COUNTS = 20000 };
+
+static struct light_lock light;
+static unsigned counted; /* under it */
+
+static void *count_up(void *nothing) {
+  for (int i = 0; i < COUNTS; i++) {
+    dz_light_lock(&light, DZ_RANK_POOL);
+    counted++;
+    if (i % 100 == 0) sched_yield(); /* so that others do not get it by looking again */
+    dz_light_unlock(&light, DZ_RANK_POOL);
+  }
+  return nothing;
+}
+
+START_TEST(a_light_lock_lets_one_in_at_a_time) {
+  pthread_t threads[COUNTERS];
+  counted = 0;
+  for (int i = 0; i < COUNTERS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, count_up, NULL), 0);
+  for (int i = 0; i < COUNTERS; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+  ck_assert_uint_eq(counted, COUNTERS * COUNTS);
+  ck_assert_uint_eq(light.waiters, 0);
+  ck_assert_uint_eq(light.taken, 0);
+}
+END_TEST
+
+START_TEST(who_sleeps_on_a_light_lock_is_woken) {
+  pthread_t thread;
+  for (int round = 0; round < 200; round++) {
+    counted = 0;
+    dz_light_lock(&light, DZ_RANK_POOL);
+    ck_assert_int_eq(pthread_create(&thread, NULL, count_up, NULL), 0);
+    while (atomic_load(&light.waiters) == 0) sched_yield();
+    ck_assert_uint_eq(counted, 0);
+    dz_light_unlock(&light, DZ_RANK_POOL);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_uint_eq(counted, COUNTS);
+  }
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("lock");
   HARNESS_TEST(suite, locks_nest_by_rank);
@@ -144,5 +188,7 @@ int main(void) {
 #endif
   HARNESS_TEST(suite, deadlines_are_moments_of_the_monotonic_clock);
   HARNESS_TEST(suite, waiting_ends_by_signal_or_deadline);
+  HARNESS_TEST(suite, a_light_lock_lets_one_in_at_a_time);
+  HARNESS_TEST(suite, who_sleeps_on_a_light_lock_is_woken);
   return harness_run(suite);
 }
