@@ -193,11 +193,11 @@ static drowse_status grow(struct pool *pool, const struct request *request) {
 /* ---- allocating */
 
 /* What is at hand, by the pool's lock alone; NULL: nothing. */
-static void *take_at_hand(struct pool *pool, const struct request *request) {
+static inline void *take_at_hand(struct pool *pool, uint64_t asked, uint64_t alignment) {
   void *ptr = NULL;
   dz_pool_lock(pool);
-  if (pool->open && pool->spare_count >= DZ_POOL_NODES && pool->chunks.count > 0) {
-    const struct block *block = dz_block_take(pool, request->bytes, request->alignment, request->asked);
+  if (pool->open && pool->spare_count >= DZ_POOL_NODES && dz_index_is_supplied(&pool->index_supply)) {
+    const struct block *block = dz_block_take(pool, asked, alignment);
     if (block != NULL) ptr = (void *)(uintptr_t)block->range.base;
   }
   dz_pool_unlock(pool);
@@ -209,7 +209,7 @@ static drowse_status take(struct pool *pool, const struct request *request, void
   dz_pool_lock(pool);
   drowse_status status = dz_pool_supply(pool, DZ_POOL_NODES);
   dz_pool_unlock(pool);
-  if (status == DROWSE_OK) *ptr = take_at_hand(pool, request);
+  if (status == DROWSE_OK) *ptr = take_at_hand(pool, request->asked, request->alignment);
   return status;
 }
 
@@ -372,9 +372,7 @@ static void *allocate_at_hand(drowse_heap *heap, size_t bytes, CUstream stream) 
   const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
   struct pool *pool =
       name == NULL ? NULL : dz_pool_glance(heap, name, dz_pool_kind(bytes, is_expandable(heap, frame.expandable)), stream);
-  if (pool == NULL) return NULL;
-  struct request request = {.asked = bytes, .bytes = dz_round_up(bytes, DZ_UNIT), .alignment = DZ_UNIT};
-  return take_at_hand(pool, &request);
+  return pool == NULL ? NULL : take_at_hand(pool, bytes, DZ_UNIT);
 }
 
 DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) {
@@ -389,7 +387,7 @@ static bool free_at_hand(drowse_heap *heap, uint64_t address) {
   struct block *block = dz_block_lock(heap, address, true);
   if (block == NULL) return false;
   struct pool *pool = dz_pool_of(block);
-  bool at_hand = pool->open && block->uses == NULL;
+  bool at_hand = pool->open && !block->used;
   if (at_hand) dz_block_end_quick(pool, block);
   dz_pool_unlock(pool);
   return at_hand;
@@ -422,7 +420,7 @@ static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
   bool used = false;
   if (block != NULL) {
     struct pool *pool = dz_pool_of(block);
-    used = block->uses != NULL;
+    used = block->used;
     end_block(block);
     dz_pool_unlock(pool);
   }

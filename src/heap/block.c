@@ -9,6 +9,8 @@
 
 #include "heap/pending.h"
 
+#define OUT_OF_THE_WAY __attribute__((noinline, cold))
+
 /* ---- finding */
 
 static inline struct block *find(const drowse_heap *heap, uint64_t address, bool start) {
@@ -117,22 +119,25 @@ static inline void make_live(struct pool *pool, struct block *block, uint64_t as
   pool->live_blocks++;
 }
 
-/* A server's requests come in few sizes, again and again: where the last block of a size that was freed is kept. */
-static inline struct block **quick_of(struct pool *pool, uint64_t bytes) {
-  return &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> 60];
+/* A server's requests come in few sizes, again and again: where the blocks of a size that were freed last are kept. */
+static inline struct quick *quick_of(struct pool *pool, uint64_t bytes) {
+  return &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> 58];
 }
 
-_Static_assert(DZ_POOL_QUICK == 1 << 4, "as many as the hash has");
+_Static_assert(DZ_QUICK_SIZES == 1 << 6, "as many as the hash has");
 
-struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked) {
-  struct block **quick = quick_of(pool, bytes), *block = *quick;
-  if (block != NULL && block->range.bytes == bytes && (block->range.base & (alignment - 1)) == 0) {
-    *quick = NULL;
-    make_live(pool, block, asked);
-    return block;
-  }
-  uint64_t padded = bytes + alignment - DZ_UNIT;
-  block = (struct block *)dz_bins_find(&pool->free, padded);
+static inline struct block *take_quick(struct quick *quick) {
+  struct block *block = quick->last;
+  quick->last = (struct block *)block->range.bin_next;
+  quick->count--;
+  block->range.bin_next = NULL;
+  return block;
+}
+
+/* Out of line, as what is rare is behind the quick lists, so that there no registers have to be saved for it. */
+static OUT_OF_THE_WAY struct block *take_from_bins(struct pool *pool, uint64_t asked, uint64_t alignment) {
+  uint64_t bytes = dz_round_up(asked, DZ_UNIT), padded = bytes + alignment - DZ_UNIT;
+  struct block *block = (struct block *)dz_bins_find(&pool->free, padded);
   if (block == NULL) {
     dz_pool_flush(pool);
     block = (struct block *)dz_bins_find(&pool->free, padded);
@@ -141,37 +146,68 @@ struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignmen
   dz_bins_drop(&pool->free, &block->range);
   block = dz_block_cut_out(block, dz_round_up(block->range.base, alignment), bytes);
   make_live(pool, block, asked);
-  dz_index_add(&pool->tag->heap->index, block, &pool->chunks);
+  dz_index_add(&pool->tag->heap->index, block, &pool->index_supply);
   return block;
 }
 
-static void flush(struct pool *pool, struct block *block) {
-  dz_index_remove(&pool->tag->heap->index, block, &pool->chunks);
+struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignment) {
+  uint64_t bytes = dz_round_up(asked, DZ_UNIT);
+  struct quick *quick = quick_of(pool, bytes);
+  struct block *block = quick->last;
+  if (block == NULL || block->range.bytes != bytes || (block->range.base & (alignment - 1)) != 0)
+    return take_from_bins(pool, asked, alignment);
+  (void)take_quick(quick);
+  make_live(pool, block, asked);
+  return block;
+}
+
+static void make_free(struct pool *pool, struct block *block) {
+  dz_index_remove(&pool->tag->heap->index, block, &pool->index_supply);
   block->state = DZ_FREE;
   (void)dz_block_settle(block);
 }
 
+static void flush(struct pool *pool, struct quick *quick) {
+  while (quick->last != NULL) make_free(pool, take_quick(quick));
+}
+
 void dz_pool_flush(struct pool *pool) {
-  for (unsigned i = 0; i < DZ_POOL_QUICK; i++) {
-    if (pool->quick[i] != NULL) flush(pool, pool->quick[i]);
-    pool->quick[i] = NULL;
+  for (unsigned i = 0; i < DZ_QUICK_SIZES; i++) flush(pool, &pool->quick[i]);
+}
+
+static inline void put_quick(struct quick *quick, struct block *block) {
+  block->state = DZ_QUICK;
+  block->range.bin_next = quick->last == NULL ? NULL : &quick->last->range;
+  quick->last = block;
+  quick->count++;
+}
+
+/* Where blocks of another size are kept they make way; where there are enough of this one, the block is a free one like others.
+ */
+static OUT_OF_THE_WAY void make_way(struct pool *pool, struct quick *quick, struct block *block) {
+  if (quick->last->range.bytes == block->range.bytes) {
+    make_free(pool, block);
+  } else {
+    flush(pool, quick);
+    put_quick(quick, block);
   }
 }
 
 void dz_block_end_quick(struct pool *pool, struct block *block) {
-  struct block **quick = quick_of(pool, block->range.bytes);
+  struct quick *quick = quick_of(pool, block->range.bytes);
   pool->live_blocks--;
   pool->live_bytes -= block->range.bytes;
   block->freed_at = ++pool->frees;
-  block->state = DZ_QUICK;
-  if (*quick != NULL) flush(pool, *quick);
-  *quick = block;
+  if (quick->last == NULL || (quick->last->range.bytes == block->range.bytes && quick->count < DZ_QUICK_BLOCKS))
+    put_quick(quick, block);
+  else
+    make_way(pool, quick, block);
 }
 
 void dz_block_hide(struct block *block) {
   struct pool *pool = dz_pool_of(block);
   assert(block->state == DZ_LIVE);
-  dz_index_remove(&pool->tag->heap->index, block, &pool->chunks);
+  dz_index_remove(&pool->tag->heap->index, block, &pool->index_supply);
 }
 
 void dz_block_end(struct block *block) {

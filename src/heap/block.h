@@ -5,10 +5,12 @@
 #ifndef DZ_BLOCK_H
 #define DZ_BLOCK_H
 
+#include <stddef.h>
+
 #include "heap/pool.h"
 #include "heap/segment.h"
 
-enum block_state {
+enum __attribute__((packed)) block_state {
   DZ_HOLE,    /* no memory */
   DZ_CLAIMED, /* not live, and somebody maps or unmaps it */
   DZ_FREE,    /* memory, unused */
@@ -19,13 +21,16 @@ enum block_state {
   DZ_LIVE     /* a user's */
 };
 
+/* The first cache line has all that allocating and freeing look at. Two lines, because processors fetch them in pairs: what one
+ * thread writes shall not be beside what another one does. */
 struct block {
-  struct range range; /* first: bins and neighbours know blocks by their range */
+  _Alignas(2 * DZ_CACHE_LINE) struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  uint16_t slack; /* live: by how much the size was rounded up */
+  bool used;      /* by other streams: there are uses */
   bool early;     /* claimed: its stream may still use it here */
   bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
+  uint16_t slack; /* live: by how much the size was rounded up */
   /* live */
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
   struct use *uses;         /* other streams that use it */
@@ -33,6 +38,8 @@ struct block {
   /* free: its pool's clock when the last of its bytes was freed */
   uint64_t freed_at;
 };
+
+_Static_assert(offsetof(struct block, backup) == DZ_CACHE_LINE, "the first line is full, and no more");
 
 static inline struct block *dz_block_after(const struct block *block) {
   return (struct block *)block->range.after;
@@ -71,8 +78,9 @@ struct block *dz_block_settle(struct block *block);
 /* Takes a block out of the bin in which it is, if it is in one. */
 void dz_block_drop(struct block *block);
 
-/* A live block out of the pool's free ones; NULL: none is large enough. Needs DZ_POOL_NODES nodes and a chunk. */
-struct block *dz_block_take(struct pool *pool, uint64_t bytes, uint64_t alignment, uint64_t asked);
+/* A live block out of the pool's free ones; NULL: none is large enough. Needs DZ_POOL_NODES nodes, and a supply for the
+ * index. */
+struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignment);
 
 /* Takes a live block out of the index: it is still counted, and nobody finds it any more. */
 void dz_block_hide(struct block *block);

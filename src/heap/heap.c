@@ -173,6 +173,7 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   X(&(heap)->use_slab, sizeof(struct use))                  \
   X(&(heap)->index.branch_slab, sizeof(struct branch))      \
   X(&(heap)->index.leaf_slab, sizeof(struct leaf))          \
+  X(&(heap)->index.handful_slab, sizeof(struct handful))    \
   X(&(heap)->index.chunk_slab, sizeof(struct chunk))
 
 static void init_slabs(drowse_heap *heap) {

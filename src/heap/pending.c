@@ -25,6 +25,7 @@ bool dz_use_add(struct block *block, struct stream *stream) {
   use->recorded = false;
   use->next = block->uses;
   block->uses = use;
+  block->used = true;
   return true;
 }
 
@@ -40,6 +41,7 @@ void dz_uses_drop(struct block *block) {
     give_use(heap, use);
   }
   block->uses = NULL;
+  block->used = false;
 }
 
 void dz_uses_end(drowse_heap *heap) {

@@ -13,7 +13,14 @@
 #include "core/range.h"
 #include "heap/tag.h"
 
-enum { DZ_POOL_QUICK = 16, DZ_CACHE_LINE = 64 };
+enum { DZ_CACHE_LINE = 64 };
+
+/* Blocks of one size that were freed last, the last one first, by range.bin_next. */
+struct quick {
+  struct block *last;
+  unsigned count;
+};
+enum { DZ_QUICK_SIZES = 64, DZ_QUICK_BLOCKS = 16 }; /* of a pool; of a size */
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
 enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */
@@ -37,14 +44,14 @@ struct pool {
   bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
 
   /* under its lock */
-  struct block *quick[DZ_POOL_QUICK]; /* freed last, by size: not joined yet with what is beside them. Empty while it is closed */
+  struct quick quick[DZ_QUICK_SIZES]; /* by hash: not joined yet with what is beside them. Empty while it is closed */
   struct bins free;                   /* its free blocks, while the tag is awake */
   struct bins holes;                  /* its holes, likewise */
   uint64_t live_bytes, live_blocks;
   uint64_t frees;      /* how many blocks have been freed: the pool's clock */
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;
-  struct chunks chunks;
+  struct supply index_supply;
 
   /* under the heap's lock */
   struct segment *segments;
@@ -74,7 +81,7 @@ struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, enum pool
 /* The same, made if need be, with the heap's lock; NULL: no memory, failure stored. */
 struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream stream, uint64_t stream_identity);
 
-/* Sees to it that the pool has that many nodes for blocks, and a chunk for the index; gives back what it has too many of. With
+/* Sees to it that the pool has that many nodes for blocks, and what the index needs; gives back what it has too many of. With
  * both locks. NO_HOST_MEMORY. */
 drowse_status dz_pool_supply(struct pool *pool, size_t nodes);
 
