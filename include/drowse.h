@@ -322,6 +322,11 @@ typedef struct drowse_heap_options {
   const char *const *peers; /* devices that may read and write the heap's memory too, from their first use of it and after every
                                wake: names as for device. At most 63 */
   size_t peer_count;
+  void (*woken)(void *context, const char *tag); /* the tag is awake again, on other physical pages: for what is tied to these,
+                            such as RDMA registrations and exports. Runs on the thread that waits for the wake, before
+                            drowse_wake() or drowse_op_wait() returns, for each tag in the order in which they wake, with no lock
+                            held. Other threads may use the tag by then; peers have access already */
+  void *woken_context;
 } drowse_heap_options;
 
 /* Opens a heap; NULL options: the defaults. Heaps on one device share its memory and nothing else. drowse_heap_close() ends it.
@@ -331,8 +336,8 @@ typedef struct drowse_heap_options {
  * DROWSE_ERR_DRIVER; DROWSE_ERR_SYSTEM. Since 0.1. */
 DROWSE_API drowse_status drowse_heap_open(drowse_heap **heap, const drowse_heap_options *options) DROWSE_CHECKED;
 
-/* Ends a heap and everything in it: waits for operations that run, for the work on the device that drowse knows of, frees live
- * blocks in any state. Always consumes the heap, also when it reports DROWSE_ERR_DRIVER (the driver would not take something
+/* Ends a heap and everything in it: cancels operations and waits for them and for the work on the device that it knows of, frees
+ * live blocks in any state. Always consumes the heap, also when it reports DROWSE_ERR_DRIVER (the driver would not take something
  * back). Nobody may be using the heap. NULL: DROWSE_OK. A process may exit without it. Since 0.1. */
 DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap);
 
@@ -524,8 +529,40 @@ DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rule
 DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count,
                                      const drowse_wake_options *options);
 
-/* Waits until the tag is awake and keeps it awake until drowse_unhold(). Counts. timeout_ms < 0: for ever; 0: does not wait.
- * DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND; DROWSE_ERR_TIMEOUT; DROWSE_ERR_POISONED. Since 0.1. */
+/* A sleep or a wake that goes on without being waited for. Since 0.1. */
+typedef struct drowse_op drowse_op;
+
+/* Start what drowse_sleep() and drowse_wake() do, and return. Several operations may run at once, on different tags. What is
+ * wrong with the call itself is told at once, as those tell it, and *op is NULL then: bad arguments, tags in motion
+ * (DROWSE_ERR_BUSY), DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM. All else is drowse_op_wait()'s to tell. The caller releases
+ * the operation; tags, rules, streams and the directory are copied. The callbacks' context must be valid until the operation has
+ * been waited for to its end, or released. Since 0.1. */
+DROWSE_API drowse_status drowse_sleep_start(drowse_heap *heap, const drowse_rule *rules, size_t count,
+                                            const drowse_sleep_options *options, drowse_op **op) DROWSE_CHECKED;
+DROWSE_API drowse_status drowse_wake_start(drowse_heap *heap, const char *const *tags, size_t count,
+                                           const drowse_wake_options *options, drowse_op **op) DROWSE_CHECKED;
+
+/* Waits for the operation's end and returns how it ended, as often as it is asked, on any thread, also after the heap has been
+ * closed; drowse_last_error() then has the operation's error. timeout_ms < 0: for ever; 0: does not wait. DROWSE_ERR_TIMEOUT: it
+ * goes on. Callbacks (progress, pressure, woken) run on one of the threads that wait, so nobody asks the pressure hook while
+ * nobody waits. DROWSE_ERR_INVALID; DROWSE_ERR_FORKED. Since 0.1. */
+DROWSE_API drowse_status drowse_op_wait(drowse_op *op, int64_t timeout_ms);
+
+/* How many bytes have been copied, of how many that will be, as far as is known yet. Either may be NULL. DROWSE_ERR_INVALID;
+ * DROWSE_ERR_FORKED. Since 0.1. */
+DROWSE_API drowse_status drowse_op_progress(const drowse_op *op, uint64_t *done_bytes, uint64_t *total_bytes);
+
+/* Asks the operation to end. It then ends with DROWSE_ERR_CANCELED and its tags as they were, but for those that a wake has woken
+ * already; or, if it was too late, as it would have. Does not wait. DROWSE_ERR_INVALID; DROWSE_ERR_FORKED. Since 0.1. */
+DROWSE_API drowse_status drowse_op_cancel(drowse_op *op);
+
+/* Gives the handle back, once; the operation goes on if it has not ended. NULL: nothing happens. Nobody may be waiting for it.
+ * Since 0.1. */
+DROWSE_API void drowse_op_release(drowse_op *op);
+
+/* Waits until the tag is awake and keeps it awake until drowse_unhold(). Counts; takes no lock while the tag is awake. timeout_ms
+ * < 0: for ever; 0: does not wait. DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND; DROWSE_ERR_TIMEOUT; DROWSE_ERR_POISONED. Since 0.1.
+ */
 DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *tag, int64_t timeout_ms) DROWSE_CHECKED;
 
 /* Ends one hold; any thread may. DROWSE_ERR_INVALID: there is none; DROWSE_ERR_NOT_FOUND: no such tag. Since 0.1. */

@@ -16,14 +16,15 @@
 
 /* The order in which locks nest: outermost first. */
 enum lock_rank {
-  DZ_RANK_NAMES,   /* names of tags */
-  DZ_RANK_STACKS,  /* the list of all stacks of frames */
-  DZ_RANK_ARBITER, /* waiting for a framework's hook to end */
-  DZ_RANK_HEAPS,   /* the list of all heaps */
-  DZ_RANK_HEAP,    /* one heap: tags and their states, segments, operations */
-  DZ_RANK_POOL,    /* one pool of a heap: its blocks */
-  DZ_RANK_ARENA,   /* one arena: what of it is free */
-  DZ_RANK_LEAF     /* nothing is taken inside: the log's sink, a driver's tables */
+  DZ_RANK_NAMES,     /* names of tags */
+  DZ_RANK_STACKS,    /* the list of all stacks of frames */
+  DZ_RANK_ARBITER,   /* waiting for a framework's hook to end */
+  DZ_RANK_HEAPS,     /* the list of all heaps */
+  DZ_RANK_OPERATION, /* one operation: how far it is, and who waits for it */
+  DZ_RANK_HEAP,      /* one heap: tags and their states, segments, the list of operations */
+  DZ_RANK_POOL,      /* one pool of a heap: its blocks */
+  DZ_RANK_ARENA,     /* one arena: what of it is free */
+  DZ_RANK_LEAF       /* nothing is taken inside: the log's sink, a driver's tables */
 };
 
 /* Debug builds: asserts that a lock of that rank may be taken, or let go, by this thread. */

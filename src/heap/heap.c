@@ -119,6 +119,8 @@ static drowse_status read_options(drowse_heap *heap, drowse_heap_options *option
   const char *device = choose(options->device, "DROWSE_DEVICE", "cuda:0", &heap->device_source);
   heap->pressure = options->pressure;
   heap->pressure_context = options->pressure_context;
+  heap->woken = options->woken;
+  heap->woken_context = options->woken_context;
   return dz_device_open(&heap->device, device);
 }
 
@@ -162,18 +164,18 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
 }
 
 /* A heap's slabs, and how large their nodes are. */
-#define SLABS(X, heap)                                      \
-  X(&(heap)->page_slab, DZ_TAG_PAGE * sizeof(struct tag *)) \
-  X(&(heap)->tag_slab, sizeof(struct tag))                  \
-  X(&(heap)->pool_slab, sizeof(struct pool))                \
-  X(&(heap)->stream_slab, sizeof(struct stream))            \
-  X(&(heap)->segment_slab, sizeof(struct segment))          \
-  X(&(heap)->extent_slab, sizeof(struct extent))            \
-  X(&(heap)->block_slab, sizeof(struct block))              \
-  X(&(heap)->use_slab, sizeof(struct use))                  \
-  X(&(heap)->index.branch_slab, sizeof(struct branch))      \
-  X(&(heap)->index.leaf_slab, sizeof(struct leaf))          \
-  X(&(heap)->index.handful_slab, sizeof(struct handful))    \
+#define SLABS(X, heap)                                   \
+  X(&(heap)->page_slab, sizeof(struct tag_page))         \
+  X(&(heap)->tag_slab, sizeof(struct tag))               \
+  X(&(heap)->pool_slab, sizeof(struct pool))             \
+  X(&(heap)->stream_slab, sizeof(struct stream))         \
+  X(&(heap)->segment_slab, sizeof(struct segment))       \
+  X(&(heap)->extent_slab, sizeof(struct extent))         \
+  X(&(heap)->block_slab, sizeof(struct block))           \
+  X(&(heap)->use_slab, sizeof(struct use))               \
+  X(&(heap)->index.branch_slab, sizeof(struct branch))   \
+  X(&(heap)->index.leaf_slab, sizeof(struct leaf))       \
+  X(&(heap)->index.handful_slab, sizeof(struct handful)) \
   X(&(heap)->index.chunk_slab, sizeof(struct chunk))
 
 static void init_slabs(drowse_heap *heap) {
@@ -259,27 +261,35 @@ free_heap:
 
 /* ---- close */
 
-void dz_operation_end(drowse_heap *heap, struct operation *operation) {
-  int cancel;
-  while (!operation->finished) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
-  struct operation **at = &heap->operations;
-  while (*at != operation) at = &(*at)->next;
-  *at = operation->next;
-  dz_unlock(&heap->lock);
-  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-  (void)pthread_join(operation->thread, NULL);
-  (void)pthread_setcancelstate(cancel, NULL);
-  free(operation);
+/* Takes an operation off the list that has ended and that nobody waits for, or any; NULL: there is none. */
+static struct operation *unlink_operation(drowse_heap *heap, bool any) {
   dz_lock(&heap->lock);
+  struct operation **at = &heap->operations;
+  while (*at != NULL && !any && !(atomic_load(&(*at)->ended) && !atomic_load(&(*at)->waited_for))) at = &(*at)->next;
+  struct operation *operation = *at;
+  if (operation != NULL) *at = operation->next;
+  dz_unlock(&heap->lock);
+  return operation;
 }
 
-/* Ends what runs, and what a jump out of a callback has left. Operations look at closing and give up. */
+void dz_heap_end_operations(drowse_heap *heap, bool all) {
+  int cancel;
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+  for (struct operation *operation = heap->operations; all && operation != NULL; operation = operation->next)
+    operation->cancel(operation);
+  for (struct operation *operation; (operation = unlink_operation(heap, all)) != NULL;) {
+    (void)pthread_join(operation->thread, NULL);
+    operation->drop(operation);
+  }
+  (void)pthread_setcancelstate(cancel, NULL);
+}
+
 static void end_operations(drowse_heap *heap) {
   dz_lock(&heap->lock);
   heap->closing = true;
   (void)pthread_cond_broadcast(&heap->changed);
-  while (heap->operations != NULL) dz_operation_end(heap, heap->operations);
   dz_unlock(&heap->lock);
+  dz_heap_end_operations(heap, true);
 }
 
 /* Gives everything of a tag back, trying twice; false: the driver would not take something. */
@@ -321,7 +331,7 @@ static drowse_status end_memory(drowse_heap *heap) {
 static void close_inherited(drowse_heap *heap) {
   for (struct operation *operation = heap->operations, *next; operation != NULL; operation = next) {
     next = operation->next;
-    free(operation);
+    operation->drop(operation);
   }
   dz_slab_end(&heap->arena.spaces);
   end_slabs(heap);

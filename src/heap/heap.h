@@ -25,11 +25,18 @@
 
 enum { DZ_TAG_PAGE = 256, DZ_POOL_BITS = 8, DZ_PEERS_MAX = 63 };
 
+struct tag_page {
+  _Atomic(struct tag *) tags[DZ_TAG_PAGE];
+};
+
 /* What an operation on tags (sleep/op.h) begins with: what the heap needs in order to end it. */
 struct operation {
   struct operation *next; /* in the heap */
   pthread_t thread;
-  bool finished;
+  atomic_bool ended;                      /* the thread is about to end */
+  atomic_bool waited_for;                 /* by the call that started it, which takes it off the list itself */
+  void (*cancel)(struct operation *self); /* it ends as soon as it can */
+  void (*drop)(struct operation *self);   /* the heap has no use for it any more */
 };
 
 struct drowse_heap {
@@ -48,6 +55,8 @@ struct drowse_heap {
   uint64_t granularity, total_bytes;
   drowse_status (*pressure)(void *context, uint64_t missing_bytes);
   void *pressure_context;
+  void (*woken)(void *context, const char *tag);
+  void *woken_context;
   bool poison;                    /* debug builds: freed memory is filled, and looked at before it is used again */
   CUstream copy_stream;           /* for copy_in and copy_out */
   const drowse_tag *default_name; /* NULL: not known before it is needed */
@@ -55,22 +64,22 @@ struct drowse_heap {
   struct arena arena; /* has a lock of its own */
 
   /* read without a lock; added to under the heap's, or a pool's */
-  _Atomic(struct pool *) pools[1 << DZ_POOL_BITS]; /* by hash */
+  _Atomic(struct tag_page *) tag_pages[DZ_TAG_PAGE]; /* by the number of the tag's name */
+  _Atomic(struct pool *) pools[1 << DZ_POOL_BITS];   /* by hash */
   struct index index;
 
   struct lock lock;       /* everything below, and all tags and segments */
   pthread_cond_t changed; /* a tag's state, its holds, an operation: anything that somebody waits for */
   struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, use_slab;
-  struct tag **tag_pages[DZ_TAG_PAGE]; /* by the number of the tag's name */
-  struct tag *tags, **tags_end;        /* in the order in which they came */
+  struct tag *tags, **tags_end; /* in the order in which they came */
   struct stream *streams;
   struct block *pending, **pending_end; /* freed, and other streams may still use them */
   struct use *spare_uses;
   struct extent *unreleased; /* handles that the driver would not take back, mapped nowhere */
   uint64_t unreleased_bytes;
   struct segment *unfreed;      /* those that have gone, but for their addresses */
-  struct operation *operations; /* those that run, or whose end nobody has taken note of */
-  bool closing;                 /* operations end as soon as they can */
+  struct operation *operations; /* those that run, or whose thread nobody has waited for yet */
+  bool closing;                 /* who waits for a tag gives up */
   bool draining;                /* somebody waits for the device, and has noted what was free before */
   uint64_t sleeps, wakes;
 };
@@ -92,9 +101,8 @@ drowse_status dz_guard_leave(struct guard *guard, drowse_status status);
 /* The host memory that the heap's records take. With the lock held. */
 uint64_t dz_heap_metadata_bytes(const drowse_heap *heap);
 
-/* Waits until an operation has finished and its thread has ended, unlinks it and frees it. With the lock held, which is let go
- * meanwhile. */
-void dz_operation_end(drowse_heap *heap, struct operation *operation);
+/* Takes operations that have ended off the list, or all, canceling them and waiting for their end. Without the lock. */
+void dz_heap_end_operations(drowse_heap *heap, bool all);
 
 static inline bool dz_heap_is_inherited(const drowse_heap *heap) {
   return heap->generation != dz_fork_generation();

@@ -19,7 +19,7 @@ static drowse_stats tag_stats(const struct tag *tag) {
       .sleeps = tag->sleeps,
       .wakes = tag->wakes,
       .state = tag->state,
-      .holds = tag->holds,
+      .holds = dz_tag_holds(tag),
   };
 }
 

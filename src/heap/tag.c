@@ -13,32 +13,40 @@
 
 /* ---- finding */
 
-struct tag *dz_tag_find(drowse_heap *heap, const drowse_tag *name) {
-  dz_lock_assert_held(&heap->lock);
-  struct tag **page = heap->tag_pages[name->number / DZ_TAG_PAGE];
-  return page == NULL ? NULL : page[name->number % DZ_TAG_PAGE];
+struct tag *dz_tag_glance(const drowse_heap *heap, const drowse_tag *name) {
+  struct tag_page *page = atomic_load_explicit(&heap->tag_pages[name->number / DZ_TAG_PAGE], memory_order_acquire);
+  return page == NULL ? NULL : atomic_load_explicit(&page->tags[name->number % DZ_TAG_PAGE], memory_order_acquire);
+}
+
+static struct tag_page *make_page(drowse_heap *heap, unsigned number) {
+  struct tag_page *page = heap->tag_pages[number];
+  if (page == NULL && (page = dz_slab_take(&heap->page_slab)) != NULL)
+    atomic_store_explicit(&heap->tag_pages[number], page, memory_order_release);
+  return page;
 }
 
 struct tag *dz_tag_make(drowse_heap *heap, const drowse_tag *name) {
-  struct tag *tag = dz_tag_find(heap, name);
+  struct tag *tag = dz_tag_glance(heap, name);
+  dz_lock_assert_held(&heap->lock);
   if (tag != NULL) return tag;
-  struct tag ***page = &heap->tag_pages[name->number / DZ_TAG_PAGE];
-  if (*page == NULL) *page = dz_slab_take(&heap->page_slab);
-  tag = *page == NULL ? NULL : dz_slab_take(&heap->tag_slab);
+  struct tag_page *page = make_page(heap, name->number / DZ_TAG_PAGE);
+  tag = page == NULL ? NULL : dz_slab_take(&heap->tag_slab);
   if (tag == NULL) {
     dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the tag \"%s\"", name->name);
     return NULL;
   }
-  *tag = (struct tag){.name = name, .heap = heap, .state = DROWSE_AWAKE};
-  (*page)[name->number % DZ_TAG_PAGE] = tag;
+  tag->name = name;
+  tag->heap = heap;
+  tag->state = DROWSE_AWAKE;
   *heap->tags_end = tag;
   heap->tags_end = &tag->next;
+  atomic_store_explicit(&page->tags[name->number % DZ_TAG_PAGE], tag, memory_order_release);
   return tag;
 }
 
 struct tag *dz_tag_named(drowse_heap *heap, const char *name, drowse_status *status) {
   const drowse_tag *interned = name == NULL ? NULL : dz_name_find(name);
-  struct tag *tag = interned == NULL ? NULL : dz_tag_find(heap, interned);
+  struct tag *tag = interned == NULL ? NULL : dz_tag_glance(heap, interned);
   *status = DROWSE_OK;
   if (name == NULL) {
     *status = dz_error(DROWSE_ERR_INVALID, "the tag is NULL");
@@ -75,8 +83,9 @@ void dz_tag_assert(const struct tag *tag) {
   bool moves = tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING;
   assert(moves == (tag->op != NULL));
   assert(moves || tag->freed == NULL);
-  assert(tag->state != DROWSE_AWAKE || (tag->backup_bytes == 0 && !tag->discarded));
-  assert(tag->state != DROWSE_ASLEEP || tag->holds == 0);
+  assert(tag->state != DROWSE_AWAKE || ((tag->backup_bytes == 0 || tag->sealed) && !tag->discarded));
+  assert((tag->state == DROWSE_AWAKE) == ((atomic_load(&tag->held) & DZ_HOLDS_WAIT) == 0));
+  assert(tag->state != DROWSE_ASLEEP || dz_tag_holds(tag) == 0);
   assert(tag->state != DROWSE_ASLEEP || tag->mapped_bytes == tag->stuck_bytes);
   assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes == (tag->discarded ? 0 : dz_tag_live_bytes(tag)));
 #else
@@ -86,7 +95,10 @@ void dz_tag_assert(const struct tag *tag) {
 
 static void begin(struct tag *tag, struct operation *op, drowse_state state) {
   dz_tag_assert(tag);
-  if (tag->state == DROWSE_AWAKE) dz_pools_open(tag, false);
+  if (tag->state == DROWSE_AWAKE) {
+    dz_pools_open(tag, false);
+    (void)atomic_fetch_or(&tag->held, DZ_HOLDS_WAIT);
+  }
   tag->before = tag->state;
   tag->state = state;
   tag->op = op;
@@ -118,7 +130,10 @@ void dz_tag_end(struct tag *tag, drowse_state state) {
     dz_pool_unlock(pool);
   }
   tag->freed = NULL;
-  if (state == DROWSE_AWAKE) dz_pools_open(tag, true);
+  if (state == DROWSE_AWAKE) {
+    dz_pools_open(tag, true);
+    (void)atomic_fetch_and(&tag->held, ~DZ_HOLDS_WAIT);
+  }
   dz_tag_assert(tag);
   (void)pthread_cond_broadcast(&tag->heap->changed);
 }
@@ -163,27 +178,59 @@ DROWSE_API drowse_status drowse_tag_wait(drowse_heap *heap, const char *name, dr
   return status;
 }
 
-DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
-  drowse_status status = dz_heap_check(heap);
-  if (status != DROWSE_OK) return status;
+/* ---- holds. A server takes and ends one with every request, so both are one compare-and-swap while the tag is awake. */
+
+static bool hold_awake(struct tag *tag) {
+  unsigned held = atomic_load_explicit(&tag->held, memory_order_relaxed);
+  do {
+    if ((held & DZ_HOLDS_WAIT) != 0) return false;
+  } while (!atomic_compare_exchange_weak_explicit(&tag->held, &held, held + 1, memory_order_acquire, memory_order_relaxed));
+  return true;
+}
+
+/* A sleep that waits for holds hears of the last one's end. */
+static bool end_hold(struct tag *tag) {
+  unsigned held = atomic_load_explicit(&tag->held, memory_order_relaxed);
+  do {
+    if ((held & ~DZ_HOLDS_WAIT) == 0) return false;
+  } while (!atomic_compare_exchange_weak_explicit(&tag->held, &held, held - 1, memory_order_release, memory_order_relaxed));
+  if (held != (DZ_HOLDS_WAIT | 1)) return true;
+  dz_lock(&tag->heap->lock);
+  (void)pthread_cond_broadcast(&tag->heap->changed);
+  dz_unlock(&tag->heap->lock);
+  return true;
+}
+
+static struct tag *glance(const drowse_heap *heap, const char *name) {
+  const drowse_tag *interned = name == NULL ? NULL : dz_name_find(name);
+  return interned == NULL ? NULL : dz_tag_glance(heap, interned);
+}
+
+static drowse_status wait_and_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
+  drowse_status status;
   dz_lock(&heap->lock);
   struct tag *tag = dz_tag_named(heap, name, &status);
   if (tag != NULL) status = wait_state(tag, DROWSE_AWAKE, timeout_ms);
-  if (status == DROWSE_OK) tag->holds++;
+  if (status == DROWSE_OK) (void)hold_awake(tag);
   dz_unlock(&heap->lock);
   return status;
+}
+
+DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  struct tag *tag = glance(heap, name);
+  return tag != NULL && hold_awake(tag) ? DROWSE_OK : wait_and_hold(heap, name, timeout_ms);
 }
 
 DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *name) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK) return status;
+  struct tag *tag = glance(heap, name);
+  if (tag != NULL && end_hold(tag)) return DROWSE_OK;
+  if (tag != NULL) return dz_error(DROWSE_ERR_INVALID, "the tag \"%s\" has no hold to end", tag->name->name);
   dz_lock(&heap->lock);
-  struct tag *tag = dz_tag_named(heap, name, &status);
-  if (tag != NULL && tag->holds == 0) {
-    status = dz_error(DROWSE_ERR_INVALID, "the tag \"%s\" has no hold to end", tag->name->name);
-  } else if (tag != NULL && --tag->holds == 0) {
-    (void)pthread_cond_broadcast(&heap->changed);
-  }
+  (void)dz_tag_named(heap, name, &status);
   dz_unlock(&heap->lock);
   return status;
 }

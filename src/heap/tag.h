@@ -36,9 +36,10 @@ struct tag {
   struct tag *next; /* in the heap */
   struct pool *pools;
   drowse_state state;
-  uint32_t holds; /* users' */
-  uint32_t pins;  /* drowse's own: a segment grows, a block is copied; never for longer than one call */
-  bool discarded; /* it sleeps without contents */
+  bool sealed;      /* its contents do not change: backups stay when it wakes */
+  atomic_uint held; /* how many holds users have; DZ_HOLDS_WAIT: it is not awake. Changed without the lock while it is */
+  uint32_t pins;    /* drowse's own: a segment grows, a block is copied; never for longer than one call */
+  bool discarded;   /* it sleeps without contents */
 
   /* while a call looks at its arguments */
   bool named;
@@ -54,10 +55,19 @@ struct tag {
   uint64_t mapped_bytes, reserved_bytes, backup_bytes, stuck_bytes, sleeps, wakes;
 };
 
-/* All with the heap's lock held. */
+/* In tag->held. */
+#define DZ_HOLDS_WAIT (1u << 31)
 
-/* The heap's tag of that name; NULL: it has none. dz_tag_make makes it; NULL: no memory, failure stored. */
-struct tag *dz_tag_find(drowse_heap *heap, const drowse_tag *name);
+static inline uint32_t dz_tag_holds(const struct tag *tag) {
+  return atomic_load(&tag->held) & ~DZ_HOLDS_WAIT;
+}
+
+/* The heap's tag of that name, or NULL, without a lock. */
+struct tag *dz_tag_glance(const drowse_heap *heap, const drowse_tag *name);
+
+/* All below with the heap's lock held. */
+
+/* The heap's tag of that name, made if it has none; NULL: no memory, failure stored. */
 struct tag *dz_tag_make(drowse_heap *heap, const drowse_tag *name);
 
 /* The tag that the user named; NULL: failure stored in *status. */

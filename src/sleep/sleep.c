@@ -225,24 +225,43 @@ static drowse_status begin_all(drowse_heap *heap, struct drowse_op *op) {
   return DROWSE_OK;
 }
 
-DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
-                                      const drowse_sleep_options *given) {
+/* Makes the operation, the tags' motion begun; NULL: failure in *status. */
+static struct drowse_op *prepare(drowse_heap *heap, const drowse_rule *rules, size_t count, const drowse_sleep_options *given,
+                                 drowse_status *status) {
   drowse_sleep_options options;
-  drowse_status status = dz_heap_check(heap);
-  if (status == DROWSE_OK) status = read_options(&options, given);
-  if (status != DROWSE_OK) return status;
-  if (rules == NULL && count > 0) return dz_error(DROWSE_ERR_INVALID, "rules is NULL, and count %zu", count);
-  struct drowse_op *op = dz_op_make(heap, run, options.streams, options.stream_count);
-  if (op == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for an operation");
+  *status = dz_heap_check(heap);
+  if (*status == DROWSE_OK) *status = read_options(&options, given);
+  if (*status == DROWSE_OK && rules == NULL && count > 0)
+    *status = dz_error(DROWSE_ERR_INVALID, "rules is NULL, and count %zu", count);
+  if (*status != DROWSE_OK) return NULL;
+  struct drowse_op *op = dz_op_make(heap, run, options.streams, options.stream_count, options.directory);
+  if (op == NULL) {
+    *status = dz_error_last();
+    return NULL;
+  }
   op->drain = options.drain;
+  op->backup = options.backup;
   op->deadline = dz_deadline(options.drain_timeout_ms == 0 ? -1 : options.drain_timeout_ms);
   op->progress = options.progress;
   op->context = options.context;
   dz_lock(&heap->lock);
-  status = apply_rules(heap, rules, count);
-  if (status == DROWSE_OK) status = begin_all(heap, op);
-  if (status == DROWSE_OK && op->tags != NULL) return dz_op_run(op);
+  *status = apply_rules(heap, rules, count);
+  if (*status == DROWSE_OK) *status = begin_all(heap, op);
   dz_unlock(&heap->lock);
-  free(op);
-  return status;
+  return op;
+}
+
+DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
+                                      const drowse_sleep_options *options) {
+  drowse_status status;
+  struct drowse_op *op = prepare(heap, rules, count, options, &status);
+  return op == NULL ? status : dz_op_run(op, status);
+}
+
+DROWSE_API drowse_status drowse_sleep_start(drowse_heap *heap, const drowse_rule *rules, size_t count,
+                                            const drowse_sleep_options *options, drowse_op **result) {
+  drowse_status status = dz_op_result(result);
+  if (status != DROWSE_OK) return status;
+  struct drowse_op *op = prepare(heap, rules, count, options, &status);
+  return op == NULL ? status : dz_op_start(op, status, result);
 }

@@ -208,10 +208,12 @@ static drowse_status wake_group(struct drowse_op *op, struct group group) {
   status = copy_group(op, group);
   for (struct tag *tag = group.first, *next; tag != group.end; tag = next) {
     next = tag->op_next;
-    if (status == DROWSE_OK)
+    if (status == DROWSE_OK) {
       be_awake(tag);
-    else
+      dz_op_woken(op);
+    } else {
       (void)dz_tag_unmap(tag);
+    }
   }
   return status;
 }
@@ -313,22 +315,43 @@ static drowse_status begin_named(drowse_heap *heap, struct drowse_op *op, const 
   return DROWSE_OK;
 }
 
-DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count, const drowse_wake_options *given) {
+/* Makes the operation, the tags' motion begun; NULL: failure in *status. */
+static struct drowse_op *prepare(drowse_heap *heap, const char *const *tags, size_t count, const drowse_wake_options *given,
+                                 drowse_status *status) {
   drowse_wake_options options;
-  drowse_status status = dz_heap_check(heap);
-  if (status == DROWSE_OK) status = read_options(&options, given);
-  if (status != DROWSE_OK) return status;
-  if (tags == NULL && count > 0) return dz_error(DROWSE_ERR_INVALID, "tags is NULL, and count %zu", count);
-  struct drowse_op *op = dz_op_make(heap, run, NULL, 0);
-  if (op == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for an operation");
+  *status = dz_heap_check(heap);
+  if (*status == DROWSE_OK) *status = read_options(&options, given);
+  if (*status == DROWSE_OK && tags == NULL && count > 0)
+    *status = dz_error(DROWSE_ERR_INVALID, "tags is NULL, and count %zu", count);
+  if (*status != DROWSE_OK) return NULL;
+  struct drowse_op *op = dz_op_make(heap, run, NULL, 0, NULL);
+  if (op == NULL) {
+    *status = dz_error_last();
+    return NULL;
+  }
   op->flags = options.flags;
+  op->on_woken = heap->woken;
+  op->woken_context = heap->woken_context;
   op->deadline = options.deadline_ms == 0 ? 0 : dz_deadline(options.deadline_ms);
   op->progress = options.progress;
   op->context = options.context;
   dz_lock(&heap->lock);
-  status = tags == NULL ? begin_every(heap, op) : begin_named(heap, op, tags, count);
-  if (status == DROWSE_OK && op->tags != NULL) return dz_op_run(op);
+  *status = tags == NULL ? begin_every(heap, op) : begin_named(heap, op, tags, count);
   dz_unlock(&heap->lock);
-  free(op);
-  return status;
+  return op;
+}
+
+DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count,
+                                     const drowse_wake_options *options) {
+  drowse_status status;
+  struct drowse_op *op = prepare(heap, tags, count, options, &status);
+  return op == NULL ? status : dz_op_run(op, status);
+}
+
+DROWSE_API drowse_status drowse_wake_start(drowse_heap *heap, const char *const *tags, size_t count,
+                                           const drowse_wake_options *options, drowse_op **result) {
+  drowse_status status = dz_op_result(result);
+  if (status != DROWSE_OK) return status;
+  struct drowse_op *op = prepare(heap, tags, count, options, &status);
+  return op == NULL ? status : dz_op_start(op, status, result);
 }
