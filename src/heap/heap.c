@@ -275,8 +275,6 @@ static struct operation *unlink_operation(drowse_heap *heap, bool any) {
 void dz_heap_end_operations(drowse_heap *heap, bool all) {
   int cancel;
   (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-  for (struct operation *operation = heap->operations; all && operation != NULL; operation = operation->next)
-    operation->cancel(operation);
   for (struct operation *operation; (operation = unlink_operation(heap, all)) != NULL;) {
     (void)pthread_join(operation->thread, NULL);
     operation->drop(operation);
@@ -289,6 +287,9 @@ static void end_operations(drowse_heap *heap) {
   heap->closing = true;
   (void)pthread_cond_broadcast(&heap->changed);
   dz_unlock(&heap->lock);
+  /* Nobody else uses the heap, so the list stays as it is. */
+  for (struct operation *operation = heap->operations; operation != NULL; operation = operation->next)
+    operation->cancel(operation);
   dz_heap_end_operations(heap, true);
 }
 

@@ -101,7 +101,7 @@ drowse_status dz_guard_leave(struct guard *guard, drowse_status status);
 /* The host memory that the heap's records take. With the lock held. */
 uint64_t dz_heap_metadata_bytes(const drowse_heap *heap);
 
-/* Takes operations that have ended off the list, or all, canceling them and waiting for their end. Without the lock. */
+/* Takes operations that have ended off the list, or all, waiting for their end. Without the lock. */
 void dz_heap_end_operations(drowse_heap *heap, bool all);
 
 static inline bool dz_heap_is_inherited(const drowse_heap *heap) {

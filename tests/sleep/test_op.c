@@ -274,7 +274,7 @@ START_TEST(progress_is_shown_to_who_waits) {
   ck_ok(drowse_sleep_start(heap, &rule_a, 1, &options, &waited_for));
   ck_ok(drowse_tag_wait(heap, "a", DROWSE_ASLEEP, -1));
   ck_assert_uint_eq(shown, 0); /* nobody has waited */
-  ck_ok(drowse_op_wait(waited_for, 0));
+  ck_ok(drowse_op_wait(waited_for, -1));
   ck_assert_uint_eq(shown, MIB);
   drowse_op_release(waited_for);
 }
