@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "heap/block.h"
+#include "heap/backup.h"
 #include "heap/stream.h"
 
 /* One copy between host memory and a range inside a block. */
@@ -33,25 +33,33 @@ static struct block *find_block(drowse_heap *heap, const struct access *access, 
   return NULL;
 }
 
-/* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking.
- */
-static drowse_status access_backup(const struct block *block, const struct access *access) {
-  struct tag *tag = block->segment->pool->tag;
-  if (block->backup == NULL) {
-    dz_error(DROWSE_ERR_ASLEEP, "the tag \"%s\" is asleep and its contents were discarded", tag->name->name);
-    dz_error_tag(tag->name->name);
-    return DROWSE_ERR_ASLEEP;
-  }
-  char *backup = (char *)dz_space_memory(block->backup) + (access->address - block->range.base);
-  dz_tag_pin(tag);
-  dz_unlock(&tag->heap->lock);
+static drowse_status access_memory(const struct range *space, const struct access *access, uint64_t offset) {
+  char *backup = (char *)dz_space_memory(space) + offset;
   if (access->in)
     memcpy(backup, access->host, access->bytes);
   else
     memcpy(access->host, backup, access->bytes);
+  return DROWSE_OK;
+}
+
+/* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking,
+ * and who writes to one file at once waits for another, because what is written is whole pieces. */
+static drowse_status access_backup(struct block *block, const struct access *access) {
+  struct tag *tag = block->segment->pool->tag;
+  uint64_t offset = access->address - block->range.base;
+  if (!dz_block_is_backed_up(block)) {
+    dz_error(DROWSE_ERR_ASLEEP, "the tag \"%s\" is asleep and its contents were discarded", tag->name->name);
+    dz_error_tag(tag->name->name);
+    return DROWSE_ERR_ASLEEP;
+  }
+  dz_tag_pin(tag);
+  dz_unlock(&tag->heap->lock);
+  drowse_status status = block->backup != NULL
+                             ? access_memory(block->backup, access, offset)
+                             : dz_file_access(&block->filed->extent, offset, access->host, access->bytes, access->in);
   dz_lock(&tag->heap->lock);
   dz_tag_unpin(tag);
-  return DROWSE_OK;
+  return status;
 }
 
 /* Lets the copy stream wait for what is now on the block's stream. */
@@ -90,13 +98,22 @@ static drowse_status copy(const drowse_heap *heap, const struct access *access) 
                          (void *)(uintptr_t)access->address);
 }
 
+/* A sealed tag's block that is written to is copied again when it sleeps. */
+static void lose_backup(struct block *block) {
+  struct pool *pool = dz_pool_of(block);
+  dz_pool_lock(pool);
+  dz_block_drop_backup(block);
+  dz_pool_unlock(pool);
+}
+
 /* An awake tag's bytes are on the device. With the lock held, which is let go for the copy; the pin keeps the tag from falling
  * asleep. */
-static drowse_status access_device(const struct block *block, const struct access *access) {
+static drowse_status access_device(struct block *block, const struct access *access) {
   struct tag *tag = block->segment->pool->tag;
   drowse_heap *heap = tag->heap;
   struct guard guard;
   struct stream *of = dz_pool_of(block)->stream;
+  if (access->in) lose_backup(block);
   dz_tag_pin(tag);
   dz_unlock(&heap->lock);
   drowse_status status = dz_guard_enter(&guard, heap);
@@ -111,7 +128,7 @@ static drowse_status access_device(const struct block *block, const struct acces
 }
 
 /* What the state of the block's tag allows. With the lock held. */
-static drowse_status access_block(const struct block *block, const struct access *access) {
+static drowse_status access_block(struct block *block, const struct access *access) {
   const struct tag *tag = block->segment->pool->tag;
   switch (tag->state) {
   case DROWSE_AWAKE:
@@ -119,7 +136,7 @@ static drowse_status access_block(const struct block *block, const struct access
   case DROWSE_ASLEEP:
     return access_backup(block, access);
   case DROWSE_POISONED:
-    return access->in || block->backup == NULL ? dz_tag_refuse(tag) : access_backup(block, access);
+    return access->in || !dz_block_is_backed_up(block) ? dz_tag_refuse(tag) : access_backup(block, access);
   case DROWSE_FALLING_ASLEEP:
   case DROWSE_WAKING:
     break;
@@ -132,9 +149,10 @@ static drowse_status run_access(drowse_heap *heap, const struct access *access) 
   if (status != DROWSE_OK) return status;
   if (access->host == NULL && access->bytes > 0) return dz_error(DROWSE_ERR_INVALID, "host is NULL");
   dz_lock(&heap->lock);
-  const struct block *block = find_block(heap, access, &status);
+  struct block *block = find_block(heap, access, &status);
   if (block != NULL && access->bytes > 0) status = access_block(block, access);
   dz_unlock(&heap->lock);
+  dz_heap_close_files(heap);
   return status;
 }
 

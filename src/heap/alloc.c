@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/options.h"
+#include "heap/backup.h"
 #include "heap/pending.h"
 #include "heap/poison.h"
 #include "heap/reclaim.h"
@@ -420,11 +421,12 @@ static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
   bool used = false;
   if (block != NULL) {
     struct pool *pool = dz_pool_of(block);
-    used = block->used;
+    used = block->uses != NULL;
     end_block(block);
     dz_pool_unlock(pool);
   }
   dz_unlock(&heap->lock);
+  dz_heap_close_files(heap);
   if (block == NULL) return dz_block_not_found(heap, ptr);
   return used ? mark_uses(heap) : DROWSE_OK;
 }
@@ -460,5 +462,6 @@ DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *name) {
   }
   bool pending = heap->pending != NULL;
   dz_unlock(&heap->lock);
+  dz_heap_close_files(heap);
   return status == DROWSE_OK && pending ? mark_uses(heap) : status;
 }

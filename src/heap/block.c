@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "heap/backup.h"
 #include "heap/pending.h"
 
 #define OUT_OF_THE_WAY __attribute__((noinline, cold))
@@ -216,11 +217,7 @@ void dz_block_end(struct block *block) {
   assert(block->state == DZ_LIVE);
   pool->live_blocks--;
   pool->live_bytes -= block->range.bytes;
-  if (block->backup != NULL) {
-    tag->backup_bytes -= block->range.bytes;
-    dz_arena_give(&tag->heap->arena, block->backup);
-    block->backup = NULL;
-  }
+  dz_block_drop_backup(block);
   block->freed_at = ++pool->frees;
   if (tag->state == DROWSE_ASLEEP) {
     dz_uses_drop(block);
@@ -277,13 +274,6 @@ uint64_t dz_tag_unmap(struct tag *tag) {
     }
   }
   return stuck_bytes;
-}
-
-void dz_tag_drop_backup(struct tag *tag) {
-  for (struct block *block = dz_tag_live(tag, NULL); block != NULL; block = dz_tag_live(tag, block)) {
-    if (block->backup != NULL) dz_arena_give(&tag->heap->arena, block->backup);
-    block->backup = NULL;
-  }
 }
 
 /* ---- sleep */

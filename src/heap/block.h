@@ -27,16 +27,18 @@ struct block {
   _Alignas(2 * DZ_CACHE_LINE) struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  bool used;      /* by other streams: there are uses */
+  bool used;      /* by other streams, or it has a backup: freeing it takes more than the pool's lock */
   bool early;     /* claimed: its stream may still use it here */
   bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
   uint16_t slack; /* live: by how much the size was rounded up */
   /* live */
-  struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
+  struct range *backup;     /* backup.h: its bytes in the arena, or */
+  struct filed *filed;      /* ... in a file */
   struct use *uses;         /* other streams that use it */
   struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; leaving; a spare node */
   /* free: its pool's clock when the last of its bytes was freed */
   uint64_t freed_at;
+  bool is_new; /* the backup: the operation that moves the tag has made it */
 };
 
 _Static_assert(offsetof(struct block, backup) == DZ_CACHE_LINE, "the first line is full, and no more");
@@ -113,8 +115,5 @@ void dz_segment_free_if_empty(struct segment *segment);
 
 /* Takes all of a tag's memory away from the device; returns how many bytes are stuck. For an operation, without the lock. */
 uint64_t dz_tag_unmap(struct tag *tag);
-
-/* Gives the backups of a tag's live blocks back to the arena. For an operation, or with the heap's lock. */
-void dz_tag_drop_backup(struct tag *tag);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/options.h"
+#include "heap/backup.h"
 #include "heap/pending.h"
 #include "heap/poison.h"
 #include "heap/share.h"
@@ -119,6 +120,7 @@ static drowse_status read_options(drowse_heap *heap, drowse_heap_options *option
   const char *device = choose(options->device, "DROWSE_DEVICE", "cuda:0", &heap->device_source);
   heap->pressure = options->pressure;
   heap->pressure_context = options->pressure_context;
+  heap->backup_keep = options->backup_keep == 0 ? UINT64_MAX : options->backup_keep;
   heap->woken = options->woken;
   heap->woken_context = options->woken_context;
   return dz_device_open(&heap->device, device);
@@ -173,6 +175,7 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   X(&(heap)->extent_slab, sizeof(struct extent))         \
   X(&(heap)->block_slab, sizeof(struct block))           \
   X(&(heap)->use_slab, sizeof(struct use))               \
+  X(\&(heap)->filed_slab, sizeof(struct filed))              \
   X(&(heap)->index.branch_slab, sizeof(struct branch))   \
   X(&(heap)->index.leaf_slab, sizeof(struct leaf))       \
   X(&(heap)->index.handful_slab, sizeof(struct handful)) \
@@ -200,6 +203,11 @@ uint64_t dz_heap_metadata_bytes(const drowse_heap *heap) {
 
 static bool release_context(drowse_heap *heap) {
   return !heap->context_retained || heap->device.driver.DevicePrimaryCtxRelease(heap->device.ordinal) == CUDA_SUCCESS;
+}
+
+static bool wants_seals_checked(void) {
+  const char *value = secure_getenv("DROWSE_DEBUG_SEAL");
+  return value != NULL && strcmp(value, "1") == 0;
 }
 
 DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_heap_options *given) {
@@ -240,6 +248,7 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   heap->generation = dz_fork_generation();
   heap->default_name = drowse_tag_get("default");
   heap->poison = dz_poison_wanted();
+  heap->check_seals = wants_seals_checked();
   enlist(heap);
   dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
   *result = heap;
@@ -296,8 +305,8 @@ static void end_operations(drowse_heap *heap) {
 /* Gives everything of a tag back, trying twice; false: the driver would not take something. */
 static bool end_tag(drowse_heap *heap, struct tag *tag) {
   bool clean = dz_tag_unmap(tag) == 0 || dz_tag_unmap(tag) == 0;
-  dz_tag_drop_backup(tag);
   dz_lock(&heap->lock);
+  dz_tag_drop_backups(tag, false);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     for (struct segment *segment = pool->segments, *next; segment != NULL; segment = next) {
       next = segment->next;
@@ -317,6 +326,7 @@ static drowse_status end_memory(drowse_heap *heap) {
     dz_heap_retry_unreleased(heap);
     dz_heap_free_addresses(heap);
   }
+  dz_heap_close_files(heap);
   dz_uses_end(heap);
   dz_pools_end(heap);
   dz_streams_end(heap);

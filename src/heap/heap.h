@@ -55,8 +55,10 @@ struct drowse_heap {
   uint64_t granularity, total_bytes;
   drowse_status (*pressure)(void *context, uint64_t missing_bytes);
   void *pressure_context;
+  uint64_t backup_keep; /* unused backup memory beyond it is given back after a wake; UINT64_MAX: none */
   void (*woken)(void *context, const char *tag);
   void *woken_context;
+  bool check_seals;               /* before a sealed tag sleeps its contents are compared with its backups */
   bool poison;                    /* debug builds: freed memory is filled, and looked at before it is used again */
   CUstream copy_stream;           /* for copy_in and copy_out */
   const drowse_tag *default_name; /* NULL: not known before it is needed */
@@ -67,10 +69,11 @@ struct drowse_heap {
   _Atomic(struct tag_page *) tag_pages[DZ_TAG_PAGE]; /* by the number of the tag's name */
   _Atomic(struct pool *) pools[1 << DZ_POOL_BITS];   /* by hash */
   struct index index;
+  _Atomic(struct filed *) dropped; /* backups' places in files, which are still to be given back */
 
   struct lock lock;       /* everything below, and all tags and segments */
   pthread_cond_t changed; /* a tag's state, its holds, an operation: anything that somebody waits for */
-  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, use_slab;
+  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, use_slab, filed_slab;
   struct tag *tags, **tags_end; /* in the order in which they came */
   struct stream *streams;
   struct block *pending, **pending_end; /* freed, and other streams may still use them */

@@ -4,6 +4,7 @@
  */
 #include "heap/pending.h"
 
+#include "heap/backup.h"
 #include "heap/stream.h"
 
 /* ---- uses */
@@ -41,7 +42,7 @@ void dz_uses_drop(struct block *block) {
     give_use(heap, use);
   }
   block->uses = NULL;
-  block->used = false;
+  block->used = dz_block_is_backed_up(block);
 }
 
 void dz_uses_end(drowse_heap *heap) {

@@ -33,7 +33,7 @@ static bool begin(drowse_heap *heap, void *ptr, struct target *target) {
   dz_lock(&heap->lock);
   struct block *block = dz_block_lock(heap, (uint64_t)(uintptr_t)ptr, true);
   struct pool *pool = block == NULL ? NULL : dz_pool_of(block);
-  bool found = pool != NULL && pool->open && !block->used; /* other streams may still use it after it has been freed */
+  bool found = pool != NULL && pool->open && block->uses == NULL; /* other streams may still use it after it has been freed */
   if (found) {
     *target = (struct target){.tag = pool->tag,
                               .stream = pool->stream,

@@ -341,6 +341,12 @@ drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent
   return create_extents(heap, bytes, created_bytes_max, list);
 }
 
+drowse_status dz_extents_create_large(drowse_heap *heap, uint64_t bytes, struct extent ***end) {
+  drowse_status status = create_extents(heap, bytes, waking_bytes_max, *end);
+  while (**end != NULL) *end = &(**end)->after;
+  return status;
+}
+
 /* Maps an extent; after a failure it is the caller's still. */
 static drowse_status place_extent(struct segment *segment, uint64_t base, struct extent *extent) {
   drowse_heap *heap = segment->pool->tag->heap;
@@ -375,10 +381,4 @@ drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct ex
   dz_extents_release(heap, list);
   if (status != DROWSE_OK && mapped > 0) (void)dz_segment_unmap(segment, base, mapped);
   return status;
-}
-
-drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes) {
-  struct extent *list = NULL;
-  drowse_status status = create_extents(segment->pool->tag->heap, bytes, waking_bytes_max, &list);
-  return status == DROWSE_OK ? dz_segment_place(segment, base, list) : status;
 }

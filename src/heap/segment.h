@@ -60,15 +60,15 @@ static inline bool dz_segment_is_unmapped(const struct segment *segment) {
  * NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */
 drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list);
 
+/* The same with handles as large as may be, for a wake, behind the end of a list, which moves. */
+drowse_status dz_extents_create_large(drowse_heap *heap, uint64_t bytes, struct extent ***end);
+
 /* Gives them back to the driver. Without the lock. */
 void dz_extents_release(drowse_heap *heap, struct extent *list);
 
 /* Maps a list of extents one behind the other, from base on, which is a hole or part of one, and makes them the segment's. After
  * a failure nothing of them is left: DRIVER. Without the lock. */
 drowse_status dz_segment_place(struct segment *segment, uint64_t base, struct extent *list);
-
-/* Creates handles as large as may be, and places them: for a wake. */
-drowse_status dz_segment_map(struct segment *segment, uint64_t base, uint64_t bytes);
 
 /* Unmaps the extents that lie in [base, base + bytes); the first appends them to a list, the second gives them back to the
  * driver. Return how many bytes are stuck. Without the lock. */

@@ -14,6 +14,8 @@ static drowse_stats tag_stats(const struct tag *tag) {
       .mapped_bytes = tag->mapped_bytes,
       .reserved_bytes = tag->reserved_bytes,
       .backup_bytes = tag->backup_bytes,
+      .file_bytes = tag->file_bytes,
+      .sealed = tag->sealed,
       .discarded_bytes = tag->discarded ? live.bytes : 0,
       .stuck_bytes = tag->stuck_bytes,
       .sleeps = tag->sleeps,
@@ -32,6 +34,7 @@ static drowse_stats heap_stats(const drowse_heap *heap) {
     sum.mapped_bytes += stats.mapped_bytes;
     sum.reserved_bytes += stats.reserved_bytes;
     sum.backup_bytes += stats.backup_bytes;
+    sum.file_bytes += stats.file_bytes;
     sum.discarded_bytes += stats.discarded_bytes;
     sum.stuck_bytes += stats.stuck_bytes;
     sum.holds += stats.holds;
@@ -45,12 +48,15 @@ DROWSE_API drowse_status drowse_stats_get(drowse_heap *heap, const char *name, d
   if (status == DROWSE_OK) status = dz_result_check(result, "drowse_stats");
   if (status != DROWSE_OK) return status;
   drowse_stats stats = {0};
-  uint64_t pinned_bytes = name == NULL ? dz_arena_pinned_bytes(&heap->arena) : 0;
+  struct arena_stats arena = dz_arena_stats(&heap->arena);
   dz_lock(&heap->lock);
   const struct tag *tag = name == NULL ? NULL : dz_tag_named(heap, name, &status);
   if (name == NULL) {
     stats = heap_stats(heap);
-    stats.pinned_bytes = pinned_bytes;
+    stats.pinned_bytes = arena.pinned_bytes;
+    stats.host_bytes = arena.mapped_bytes;
+    stats.huge_bytes = arena.huge_bytes;
+    stats.pageable_bytes = arena.pageable_bytes;
     stats.metadata_bytes = dz_heap_metadata_bytes(heap);
   } else if (tag != NULL) {
     stats = tag_stats(tag);

@@ -83,11 +83,11 @@ void dz_tag_assert(const struct tag *tag) {
   bool moves = tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING;
   assert(moves == (tag->op != NULL));
   assert(moves || tag->freed == NULL);
-  assert(tag->state != DROWSE_AWAKE || ((tag->backup_bytes == 0 || tag->sealed) && !tag->discarded));
+  assert(tag->state != DROWSE_AWAKE || ((tag->backup_bytes + tag->file_bytes == 0 || tag->sealed) && !tag->discarded));
   assert((tag->state == DROWSE_AWAKE) == ((atomic_load(&tag->held) & DZ_HOLDS_WAIT) == 0));
   assert(tag->state != DROWSE_ASLEEP || dz_tag_holds(tag) == 0);
   assert(tag->state != DROWSE_ASLEEP || tag->mapped_bytes == tag->stuck_bytes);
-  assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes == (tag->discarded ? 0 : dz_tag_live_bytes(tag)));
+  assert(tag->state != DROWSE_ASLEEP || tag->backup_bytes + tag->file_bytes == (tag->discarded ? 0 : dz_tag_live_bytes(tag)));
 #else
   (void)tag;
 #endif

@@ -52,7 +52,7 @@ struct tag {
   drowse_action action;
   struct block *freed; /* freed meanwhile */
 
-  uint64_t mapped_bytes, reserved_bytes, backup_bytes, stuck_bytes, sleeps, wakes;
+  uint64_t mapped_bytes, reserved_bytes, backup_bytes, file_bytes, stuck_bytes, sleeps, wakes;
 };
 
 /* In tag->held. */

@@ -1,125 +1,214 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The copy pipeline. Blocks are copied in pieces, each followed by an event; before a flight is used again its event is waited
- * for, so that the link always has something to do, progress is told as pieces land, and a cancel is noticed soon.
+ * The copy pipeline. Copies are added to a flight until it is worth an event; before a flight is used again its event is waited
+ * for, so that the link always has something to do, progress is told as flights land, and a cancel is noticed soon.
  */
 #include "sleep/copy.h"
 
 #include <inttypes.h>
 
-/* 1.3 ms at 50 GiB/s: long beside the 5 us that starting a copy costs, short for a person. */
-static const uint64_t piece_bytes = UINT64_C(64) << 20;
+/* 1.3 ms at 50 GiB/s: long beside the 5 us that starting a copy and waiting for it cost, short for a person. */
+static const uint64_t flight_bytes = UINT64_C(64) << 20;
 
-drowse_status dz_copier_begin(struct copier *copier, struct drowse_op *op) {
+/* Small copies take the device 2 us each: as many as that are not long either. */
+enum { FLIGHT_COPIES = 256 };
+
+drowse_status dz_copier_begin(struct copier *copier, struct drowse_op *op, enum relay_way way) {
   const struct driver *driver = &op->heap->device.driver;
-  *copier = (struct copier){.op = op};
+  *copier = (struct copier){.op = op, .way = way};
   CUresult code = driver->StreamCreate(&copier->stream, CU_STREAM_NON_BLOCKING);
   for (unsigned i = 0; code == CUDA_SUCCESS && i < DZ_COPIES_IN_FLIGHT; i++) {
     code = driver->EventCreate(&copier->flights[i].event, CU_EVENT_DISABLE_TIMING);
   }
+  dz_relay_init(&copier->relay, op, way, copier->stream);
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "creating a stream to copy on");
 }
 
+/* What is in flight still uses the backup, which may be given back next. */
 void dz_copier_end(struct copier *copier) {
   const struct driver *driver = &copier->op->heap->device.driver;
-  /* What is in flight still uses the backup, which may be given back next. */
   if (copier->stream != NULL) (void)driver->StreamSynchronize(copier->stream);
+  dz_relay_end(&copier->relay);
   for (unsigned i = 0; i < DZ_COPIES_IN_FLIGHT; i++) {
     if (copier->flights[i].event != NULL) (void)driver->EventDestroy(copier->flights[i].event);
   }
   if (copier->stream != NULL) (void)driver->StreamDestroy(copier->stream);
 }
 
-/* Waits until the flight that started first has landed. */
-static drowse_status land(struct copier *copier) {
+/* ---- flights */
+
+static drowse_status land(struct copier *copier, struct flight *flight) {
   const struct driver *driver = &copier->op->heap->device.driver;
-  unsigned flight = copier->next;
-  uint64_t bytes = copier->flights[flight].bytes;
-  if (bytes == 0) return DROWSE_OK;
-  CUresult code = driver->EventSynchronize(copier->flights[flight].event);
-  if (code != CUDA_SUCCESS)
-    return dz_driver_error(driver, code, "copying the tag \"%s\"", copier->flights[flight].tag->name->name);
-  copier->flights[flight].bytes = 0;
-  dz_op_copied(copier->op, copier->flights[flight].tag, bytes);
+  if (!flight->away) return DROWSE_OK;
+  CUresult code = driver->EventSynchronize(flight->event);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "copying the tag \"%s\"", flight->tag->name->name);
+  uint64_t bytes = flight->bytes;
+  flight->away = false;
+  flight->bytes = 0;
+  flight->copies = 0;
+  dz_op_copied(copier->op, flight->tag, bytes);
   return dz_op_check(copier->op);
 }
 
-drowse_status dz_copier_finish(struct copier *copier) {
-  drowse_status status = DROWSE_OK;
-  for (unsigned i = 0; status == DROWSE_OK && i < DZ_COPIES_IN_FLIGHT; i++) {
-    status = land(copier);
-    copier->next = (copier->next + 1) % DZ_COPIES_IN_FLIGHT;
-  }
+static drowse_status depart(struct copier *copier) {
+  const struct driver *driver = &copier->op->heap->device.driver;
+  struct flight *flight = &copier->flights[copier->next];
+  if (flight->copies == 0) return DROWSE_OK;
+  CUresult code = driver->EventRecord(flight->event, copier->stream);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "copying the tag \"%s\"", flight->tag->name->name);
+  flight->away = true;
+  copier->next = (copier->next + 1) % DZ_COPIES_IN_FLIGHT;
+  return land(copier, &copier->flights[copier->next]);
+}
+
+/* The flight that a copy of the tag can be added to. */
+static drowse_status board(struct copier *copier, const struct tag *tag, struct flight **result) {
+  const struct flight *flight = &copier->flights[copier->next];
+  bool full = flight->bytes >= flight_bytes || flight->copies >= FLIGHT_COPIES;
+  drowse_status status = full || (flight->copies > 0 && flight->tag != tag) ? depart(copier) : DROWSE_OK;
+  *result = &copier->flights[copier->next];
+  (*result)->tag = tag;
   return status;
 }
 
-/* What is done with a piece of a block; backup is where its bytes are on the host. */
-typedef CUresult piece_work(const struct driver *driver, CUdeviceptr device, char *backup, uint64_t bytes, unsigned char value,
-                            CUstream stream);
-
-static CUresult piece_out(const struct driver *driver, CUdeviceptr device, char *backup, uint64_t bytes, unsigned char value,
-                          CUstream stream) {
-  (void)value;
-  return driver->MemcpyDtoHAsync(backup, device, bytes, stream);
+drowse_status dz_copier_finish(struct copier *copier) {
+  drowse_status status = depart(copier);
+  for (unsigned i = 0; status == DROWSE_OK && i < DZ_COPIES_IN_FLIGHT; i++) {
+    status = land(copier, &copier->flights[(copier->next + i) % DZ_COPIES_IN_FLIGHT]);
+  }
+  return status == DROWSE_OK ? dz_relay_finish(&copier->relay) : status;
 }
 
-static CUresult piece_in(const struct driver *driver, CUdeviceptr device, char *backup, uint64_t bytes, unsigned char value,
-                         CUstream stream) {
-  (void)value;
-  return driver->MemcpyHtoDAsync(device, backup, bytes, stream);
-}
+/* ---- pieces */
 
-static CUresult piece_fill(const struct driver *driver, CUdeviceptr device, char *backup, uint64_t bytes, unsigned char value,
-                           CUstream stream) {
-  (void)backup;
-  return driver->MemsetD8Async(device, value, bytes, stream);
-}
+/* Blocks in a row, whose backups are in a row too. */
+struct row {
+  const struct tag *tag;
+  CUdeviceptr device;
+  uint64_t bytes;
+  const struct range *space; /* the first block's, in the arena, or */
+  const struct filed *filed; /* its place in a file */
+};
 
-static drowse_status start_piece(struct copier *copier, const struct tag *tag, piece_work *work, CUdeviceptr device, char *backup,
-                                 uint64_t bytes, unsigned char value) {
+static drowse_status copy_directly(struct copier *copier, const struct row *row, uint64_t at, uint64_t bytes) {
   const struct driver *driver = &copier->op->heap->device.driver;
-  drowse_status status = land(copier);
+  struct flight *flight;
+  drowse_status status = board(copier, row->tag, &flight);
   if (status != DROWSE_OK) return status;
-  CUresult code = work(driver, device, backup, bytes, value, copier->stream);
-  if (code == CUDA_SUCCESS) code = driver->EventRecord(copier->flights[copier->next].event, copier->stream);
+  char *memory = (char *)dz_space_memory(row->space) + at;
+  CUresult code = copier->way == DZ_RELAY_OUT ? driver->MemcpyDtoHAsync(memory, row->device + at, bytes, copier->stream)
+                                              : driver->MemcpyHtoDAsync(row->device + at, memory, bytes, copier->stream);
   if (code != CUDA_SUCCESS)
-    return dz_driver_error(driver, code, "copying %" PRIu64 " bytes of the tag \"%s\"", bytes, tag->name->name);
-  copier->flights[copier->next].tag = tag;
-  copier->flights[copier->next].bytes = bytes;
-  copier->next = (copier->next + 1) % DZ_COPIES_IN_FLIGHT;
+    return dz_driver_error(driver, code, "copying %" PRIu64 " bytes of the tag \"%s\"", bytes, row->tag->name->name);
+  flight->bytes += bytes;
+  flight->copies++;
   return DROWSE_OK;
 }
 
-static drowse_status start_block(struct copier *copier, const struct tag *tag, const struct block *block, piece_work *work,
-                                 unsigned char value) {
-  char *backup = block->backup == NULL ? NULL : dz_space_memory(block->backup);
+static drowse_status send(struct copier *copier, const struct row *row, uint64_t at, uint64_t bytes) {
+  struct errand errand = {.tag = row->tag, .device = row->device + at, .bytes = bytes};
+  if (row->space != NULL) {
+    errand.memory = (char *)dz_space_memory(row->space) + at;
+  } else {
+    errand.file = row->filed->extent.file;
+    errand.offset = row->filed->extent.offset + at;
+  }
+  return dz_relay_send(&copier->relay, &errand);
+}
+
+static uint64_t least(uint64_t a, uint64_t b) {
+  return a < b ? a : b;
+}
+
+/* A piece of what is in the arena, where it may first have to be touched and pinned. */
+static drowse_status copy_memory(struct copier *copier, const struct row *row, uint64_t at, uint64_t *bytes) {
+  *bytes = least(row->bytes - at, flight_bytes);
+  drowse_status status = dz_arena_wait(&copier->op->heap->arena, row->space, at + *bytes);
+  if (status != DROWSE_OK) return status;
+  *bytes = least(*bytes, dz_space_piece(row->space, at));
+  if (copier->way != DZ_RELAY_COMPARE && dz_space_is_pinned(row->space, at)) return copy_directly(copier, row, at, *bytes);
+  *bytes = least(*bytes, DZ_FILE_PIECE);
+  return send(copier, row, at, *bytes);
+}
+
+static drowse_status copy_row(struct copier *copier, const struct row *row) {
   drowse_status status = DROWSE_OK;
-  for (uint64_t at = 0, bytes; status == DROWSE_OK && at < block->range.bytes; at += bytes) {
-    bytes = block->range.bytes - at < piece_bytes ? block->range.bytes - at : piece_bytes;
-    status = start_piece(copier, tag, work, block->range.base + at, backup == NULL ? NULL : backup + at, bytes, value);
+  for (uint64_t at = 0, bytes; status == DROWSE_OK && at < row->bytes; at += bytes) {
+    if (row->space != NULL) {
+      status = copy_memory(copier, row, at, &bytes);
+    } else {
+      bytes = least(row->bytes - at, DZ_FILE_PIECE);
+      status = send(copier, row, at, bytes);
+    }
   }
   return status;
 }
 
-/* Every live block of the tag that has a backup, or has none. */
-static drowse_status start_tag(struct copier *copier, const struct tag *tag, bool with_backup, piece_work *work,
-                               unsigned char value) {
+/* ---- blocks */
+
+/* Out go those to new backups; with those that were there before, the device's contents are compared. */
+static bool is_wanted(const struct copier *copier, const struct block *block) {
+  return dz_block_is_backed_up(block) && (copier->way == DZ_RELAY_IN || block->is_new == (copier->way == DZ_RELAY_OUT));
+}
+
+/* Adds a block to a row that it continues on both sides; false: it does not. A file's pieces begin with each block. */
+static bool add_to_row(struct row *row, const struct block *block) {
+  if (row->bytes == 0) {
+    *row = (struct row){.tag = dz_pool_of(block)->tag,
+                        .device = block->range.base,
+                        .space = block->backup,
+                        .filed = block->filed};
+  } else if (row->space == NULL || block->backup == NULL || row->device + row->bytes != block->range.base ||
+             row->space->base + row->bytes != block->backup->base) {
+    return false;
+  }
+  row->bytes += block->range.bytes;
+  return true;
+}
+
+drowse_status dz_copy_segment(struct copier *copier, const struct segment *segment) {
   drowse_status status = DROWSE_OK;
-  for (const struct block *block = dz_tag_live(tag, NULL); status == DROWSE_OK && block != NULL;
-       block = dz_tag_live(tag, block)) {
-    if ((block->backup != NULL) == with_backup) status = start_block(copier, tag, block, work, value);
+  struct row row = {0};
+  for (const struct block *block = dz_segment_live(segment, NULL); status == DROWSE_OK && block != NULL;
+       block = dz_segment_live(segment, block)) {
+    if (!is_wanted(copier, block) || add_to_row(&row, block)) continue;
+    status = copy_row(copier, &row);
+    row.bytes = 0;
+    (void)add_to_row(&row, block);
+  }
+  return status == DROWSE_OK ? copy_row(copier, &row) : status;
+}
+
+drowse_status dz_copy_tag(struct copier *copier, const struct tag *tag) {
+  drowse_status status = DROWSE_OK;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (const struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next)
+      status = dz_copy_segment(copier, segment);
   }
   return status;
 }
 
-drowse_status dz_copy_out_tag(struct copier *copier, const struct tag *tag) {
-  return start_tag(copier, tag, true, piece_out, 0);
+static drowse_status fill(struct copier *copier, const struct tag *tag, CUdeviceptr device, uint64_t bytes, unsigned char value) {
+  const struct driver *driver = &copier->op->heap->device.driver;
+  struct flight *flight;
+  drowse_status status = board(copier, tag, &flight);
+  if (status != DROWSE_OK) return status;
+  CUresult code = driver->MemsetD8Async(device, value, bytes, copier->stream);
+  if (code != CUDA_SUCCESS)
+    return dz_driver_error(driver, code, "filling %" PRIu64 " bytes of the tag \"%s\"", bytes, tag->name->name);
+  flight->bytes += bytes;
+  flight->copies++;
+  return DROWSE_OK;
 }
 
-drowse_status dz_copy_in_tag(struct copier *copier, const struct tag *tag) {
-  return start_tag(copier, tag, true, piece_in, 0);
-}
-
-drowse_status dz_fill_tag(struct copier *copier, const struct tag *tag, unsigned char value) {
-  return start_tag(copier, tag, false, piece_fill, value);
+drowse_status dz_fill_segment(struct copier *copier, const struct segment *segment, unsigned char value) {
+  drowse_status status = DROWSE_OK;
+  const struct tag *tag = segment->pool->tag;
+  const struct block *block = dz_segment_live(segment, NULL);
+  while (status == DROWSE_OK && block != NULL) {
+    CUdeviceptr base = block->range.base, end = base;
+    for (; block != NULL && block->range.base == end; block = dz_segment_live(segment, block)) end = dz_range_end(&block->range);
+    status = fill(copier, tag, base, end - base, value);
+  }
+  return status;
 }

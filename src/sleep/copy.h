@@ -1,31 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The copy pipeline: copies between a tag's blocks and their backups, several pieces in flight, on a stream of its own.
+ * The copy pipeline: copies between live blocks and their backups, on a stream of its own. What lies in a row on both sides is
+ * copied by one call; what is not pinned, or in a file, goes by the relay.
  */
 #ifndef DZ_COPY_H
 #define DZ_COPY_H
 
-#include "heap/block.h"
+#include "heap/backup.h"
 #include "sleep/op.h"
+#include "sleep/relay.h"
 
 enum { DZ_COPIES_IN_FLIGHT = 4 };
 
-struct copier {
-  struct drowse_op *op;
-  CUstream stream;
-  struct {
-    CUevent event;
-    const struct tag *tag;
-    uint64_t bytes; /* 0: nothing in flight here */
-  } flights[DZ_COPIES_IN_FLIGHT];
-  unsigned next; /* the flight that started first, and will be used next */
+/* Some copies with an event behind them. */
+struct flight {
+  CUevent event;
+  const struct tag *tag;
+  uint64_t bytes;
+  unsigned copies;
+  bool away;
 };
 
-/* All with the guard entered and without the lock. After a failure the copier is still to be ended. */
-drowse_status dz_copier_begin(struct copier *copier, struct drowse_op *op);
-drowse_status dz_copy_out_tag(struct copier *copier, const struct tag *tag);                  /* live blocks to their backups */
-drowse_status dz_copy_in_tag(struct copier *copier, const struct tag *tag);                   /* and back */
-drowse_status dz_fill_tag(struct copier *copier, const struct tag *tag, unsigned char value); /* live blocks without one */
+struct copier {
+  struct drowse_op *op;
+  enum relay_way way;
+  CUstream stream;
+  struct flight flights[DZ_COPIES_IN_FLIGHT];
+  unsigned next; /* the flight that copies are added to; the one behind it started first */
+  struct relay relay;
+};
+
+/* All with the guard entered and without locks. After a failure the copier is still to be ended. */
+drowse_status dz_copier_begin(struct copier *copier, struct drowse_op *op, enum relay_way way);
+
+/* A tag's or a segment's live blocks: out to the backups that the operation has made; in from all of them; compared with those
+ * that were made before. Returns while the last ones are on their way. */
+drowse_status dz_copy_tag(struct copier *copier, const struct tag *tag);
+drowse_status dz_copy_segment(struct copier *copier, const struct segment *segment);
+
+/* Writes a value to all of a segment's live blocks. */
+drowse_status dz_fill_segment(struct copier *copier, const struct segment *segment, unsigned char value);
+
 drowse_status dz_copier_finish(struct copier *copier); /* waits until everything has landed */
 void dz_copier_end(struct copier *copier);
 

@@ -4,7 +4,7 @@
  *
  *   begin     the tags are FALLING: no allocations, copies, new holds; frees are noted    may fail: nothing has changed
  *   wait      for holds, then for the device                                              may fail: AWAKE again
- *   back up   host memory for every live block, then all copies                           may fail: AWAKE again
+ *   back up   a place for every live block that has no backup, then all copies            may fail: AWAKE again
  *   ---- the commit point: the last copy has landed ----
  *   let go    unmap, release; the tags are ASLEEP                                         cannot fail: what stays is stuck
  */
@@ -16,42 +16,41 @@
 #include "heap/pending.h"
 #include "heap/stream.h"
 #include "sleep/copy.h"
+#include "sleep/reserve.h"
 
 /* ---- backing up */
 
-/* Gives every live block that has none a space in the arena; returns how many bytes are missing. */
-static uint64_t take_spaces(drowse_heap *heap, struct tag *tags) {
-  uint64_t missing = 0;
-  for (struct tag *tag = tags; tag != NULL; tag = tag->op_next) {
-    if (tag->action != DROWSE_OFFLOAD) continue;
-    for (struct block *block = dz_tag_live(tag, NULL); block != NULL; block = dz_tag_live(tag, block)) {
-      if (block->backup == NULL) block->backup = dz_arena_take(&heap->arena, block->range.bytes);
-      if (block->backup == NULL) missing += block->range.bytes;
-    }
-  }
-  return missing;
-}
-
-/* Other operations take from the arena too, so what is missing is looked at again after each growth. */
-static drowse_status reserve_backup(struct drowse_op *op) {
-  drowse_status status = DROWSE_OK;
-  uint64_t missing;
-  while (status == DROWSE_OK && (missing = take_spaces(op->heap, op->tags)) > 0)
-    status = dz_arena_grow(&op->heap->arena, missing);
-  return status;
-}
-
-static drowse_status copy_all(struct drowse_op *op) {
+/* Debug: a sealed tag's contents are what its backups have, or CORRUPT. */
+static drowse_status check_seals(struct drowse_op *op) {
   struct copier copier;
-  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
-    if (tag->action == DROWSE_OFFLOAD) dz_op_expect(op, dz_tag_live_bytes(tag));
-  }
-  drowse_status status = dz_copier_begin(&copier, op);
+  drowse_status status = dz_copier_begin(&copier, op, DZ_RELAY_COMPARE);
   for (const struct tag *tag = op->tags; status == DROWSE_OK && tag != NULL; tag = tag->op_next) {
-    if (tag->action == DROWSE_OFFLOAD) status = dz_copy_out_tag(&copier, tag);
+    if (tag->sealed && tag->action == DROWSE_OFFLOAD) status = dz_copy_tag(&copier, tag);
   }
   if (status == DROWSE_OK) status = dz_copier_finish(&copier);
   dz_copier_end(&copier);
+  return status;
+}
+
+static drowse_status copy_all(struct drowse_op *op, uint64_t bytes) {
+  struct copier copier;
+  if (bytes == 0) return DROWSE_OK;
+  dz_op_expect(op, bytes);
+  drowse_status status = dz_copier_begin(&copier, op, DZ_RELAY_OUT);
+  for (const struct tag *tag = op->tags; status == DROWSE_OK && tag != NULL; tag = tag->op_next) {
+    if (tag->action == DROWSE_OFFLOAD) status = dz_copy_tag(&copier, tag);
+  }
+  if (status == DROWSE_OK) status = dz_copier_finish(&copier);
+  dz_copier_end(&copier);
+  return status;
+}
+
+/* Blocks that have a backup already, because their tag is sealed, are not copied. */
+static drowse_status back_up(struct drowse_op *op) {
+  uint64_t bytes;
+  drowse_status status = op->heap->check_seals ? check_seals(op) : DROWSE_OK;
+  if (status == DROWSE_OK) status = dz_reserve_backups(op, &bytes);
+  if (status == DROWSE_OK) status = copy_all(op, bytes);
   return status;
 }
 
@@ -60,12 +59,15 @@ static drowse_status copy_all(struct drowse_op *op) {
 /* Lets a tag's device memory go, and its backup if it is discarded. Returns by how many bytes more are stuck than before. */
 static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
   uint64_t stuck_before = tag->stuck_bytes, stuck_bytes = dz_tag_unmap(tag);
-  if (tag->action == DROWSE_DISCARD) dz_tag_drop_backup(tag);
+  if (tag->action == DROWSE_OFFLOAD) dz_tag_keep_backups(tag);
   dz_lock(&heap->lock);
+  if (tag->action == DROWSE_DISCARD) {
+    dz_tag_drop_backups(tag, false);
+    tag->sealed = false;
+  }
   dz_pending_forget(tag);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_sleep(pool);
   tag->discarded = tag->action == DROWSE_DISCARD;
-  tag->backup_bytes = tag->discarded ? 0 : dz_tag_live_bytes(tag);
   if (tag->before == DROWSE_AWAKE) tag->sleeps++;
   dz_tag_end(tag, DROWSE_ASLEEP);
   dz_unlock(&heap->lock);
@@ -103,7 +105,7 @@ static drowse_status let_all_go(struct drowse_op *op) {
 static void stay_awake(struct drowse_op *op) {
   for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
     next = tag->op_next;
-    if (tag->before == DROWSE_AWAKE) dz_tag_drop_backup(tag);
+    dz_tag_drop_backups(tag, true);
     dz_lock(&op->heap->lock);
     dz_tag_end(tag, tag->before);
     dz_unlock(&op->heap->lock);
@@ -121,8 +123,7 @@ static drowse_status run(struct drowse_op *op) {
   }
   status = dz_guard_enter(&guard, op->heap);
   if (status == DROWSE_OK) status = dz_drain(op->heap, op->drain, op->streams, op->stream_count, op->deadline);
-  if (status == DROWSE_OK) status = reserve_backup(op);
-  if (status == DROWSE_OK) status = copy_all(op);
+  if (status == DROWSE_OK) status = back_up(op);
   if (status != DROWSE_OK) {
     stay_awake(op);
   } else {
@@ -130,6 +131,7 @@ static drowse_status run(struct drowse_op *op) {
     dz_heap_retry_unreleased(op->heap);
     status = let_all_go(op);
   }
+  dz_heap_close_files(op->heap);
   (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
   return status;
 }
@@ -150,7 +152,9 @@ static drowse_status read_options(drowse_sleep_options *options, const drowse_sl
   if ((unsigned)options->backup > DROWSE_BACKUP_HOST_THEN_FILE) {
     return dz_error(DROWSE_ERR_INVALID, "backup is %d, which is no drowse_backup", (int)options->backup);
   }
-  if (options->backup != DROWSE_BACKUP_HOST) return dz_error(DROWSE_ERR_UNSUPPORTED, "this version has no backups in files");
+  if (options->backup != DROWSE_BACKUP_HOST && options->directory == NULL)
+    return dz_error(DROWSE_ERR_INVALID, "directory is NULL, and backups are to go to a file");
+  if (options->backup == DROWSE_BACKUP_HOST) options->directory = NULL;
   return DROWSE_OK;
 }
 

@@ -2,10 +2,10 @@
  *
  * Waking tags: one by one in the order given, or together.
  *
- *   map        memory for every live block of the tag, at its addresses         may fail: unmapped again, ASLEEP, backup whole
- *   copy       all backups                                                      may fail: likewise
+ *   create     memory for every live block of the tag                           may fail: given back, ASLEEP, backup whole
+ *   map, copy  at its addresses; all backups                                    may fail: unmapped again, likewise
  *   ---- the commit point: the last copy has landed ----
- *   be awake   free space is put in bins, the backup is dropped                 cannot fail: metadata was reserved before
+ *   be awake   free space is put in bins, the backup is dropped, unless the tag is sealed   cannot fail: metadata is there
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct group {
   const struct tag *end;
 };
 
-/* ---- mapping */
+/* ---- memory: created for a whole group before anything is mapped, so that want of it is noticed first */
 
 /* A run of a segment's live blocks whose extents touch, rounded to whole extents. */
 struct run {
@@ -48,14 +48,6 @@ static bool next_run(const struct segment *segment, struct run *run) {
   return true;
 }
 
-static drowse_status map_segment(struct segment *segment) {
-  drowse_status status = DROWSE_OK;
-  struct run run = {.next = dz_segment_live(segment, NULL)};
-  (void)dz_segment_retry_stuck(segment, segment->base, segment->reserved);
-  while (status == DROWSE_OK && next_run(segment, &run)) status = dz_segment_map(segment, run.base, run.end - run.base);
-  return status;
-}
-
 static uint64_t needed_bytes(const struct tag *tag) {
   uint64_t bytes = 0;
   for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
@@ -67,17 +59,25 @@ static uint64_t needed_bytes(const struct tag *tag) {
   return bytes;
 }
 
-/* The block nodes that each pool needs to be awake, so that past the commit point none is wanting. */
-static drowse_status supply_nodes(struct tag *tag) {
-  drowse_heap *heap = tag->heap;
+/* Extents for a group, in the order in which they will be mapped. */
+struct supply_list {
+  struct extent *first, **end;
+};
+
+static drowse_status create_for_segment(const struct segment *segment, struct supply_list *list) {
   drowse_status status = DROWSE_OK;
-  dz_lock(&heap->lock);
-  for (struct pool *pool = tag->pools; pool != NULL && status == DROWSE_OK; pool = pool->next) {
-    dz_pool_lock(pool);
-    status = dz_pool_supply(pool, dz_pool_wake_nodes(pool));
-    dz_pool_unlock(pool);
+  struct run run = {.next = dz_segment_live(segment, NULL)};
+  while (status == DROWSE_OK && next_run(segment, &run))
+    status = dz_extents_create_large(segment->pool->tag->heap, run.end - run.base, &list->end);
+  return status;
+}
+
+static drowse_status create_for_tag(const struct tag *tag, struct supply_list *list) {
+  drowse_status status = DROWSE_OK;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (const struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next)
+      status = create_for_segment(segment, list);
   }
-  dz_unlock(&heap->lock);
   return status;
 }
 
@@ -94,27 +94,17 @@ static drowse_status tell_out_of_memory(const struct tag *tag) {
   return DROWSE_ERR_NO_DEVICE_MEMORY;
 }
 
-/* Maps a tag whole, or not at all. */
-static drowse_status map_tag(struct tag *tag) {
-  drowse_status status = supply_nodes(tag);
-  if (status != DROWSE_OK) return status;
-  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
-    for (struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next)
-      status = map_segment(segment);
-  }
-  if (status == DROWSE_OK) return DROWSE_OK;
-  (void)dz_tag_unmap(tag);
-  return status == DROWSE_ERR_NO_DEVICE_MEMORY ? tell_out_of_memory(tag) : status;
-}
-
-/* Maps a whole group, or nothing of it. */
-static drowse_status map_group(struct group group) {
+/* All that the group needs, or nothing. */
+static drowse_status create(drowse_heap *heap, struct group group, struct extent **result) {
+  struct supply_list list = {.first = NULL};
   drowse_status status = DROWSE_OK;
-  struct tag *tag = group.first;
-  for (; tag != group.end && (status = map_tag(tag)) == DROWSE_OK; tag = tag->op_next) {
+  list.end = &list.first;
+  for (const struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next) {
+    status = create_for_tag(tag, &list);
+    if (status != DROWSE_OK) dz_extents_release(heap, list.first);
+    if (status == DROWSE_ERR_NO_DEVICE_MEMORY) status = tell_out_of_memory(tag);
   }
-  for (struct tag *mapped = group.first; status != DROWSE_OK && mapped != tag; mapped = mapped->op_next)
-    (void)dz_tag_unmap(mapped);
+  *result = status == DROWSE_OK ? list.first : NULL;
   return status;
 }
 
@@ -144,37 +134,86 @@ static void wait_for_memory(struct drowse_op *op, struct group group) {
   (void)dz_op_ask_for_memory(op, missing_bytes(op->heap, group), until < op->deadline ? until : op->deadline);
 }
 
-static drowse_status map_or_make_room(drowse_heap *heap, struct group group) {
-  drowse_status status = map_group(group);
-  return status == DROWSE_ERR_NO_DEVICE_MEMORY && give_back_unused(heap) ? map_group(group) : status;
+static drowse_status create_or_make_room(drowse_heap *heap, struct group group, struct extent **list) {
+  drowse_status status = create(heap, group, list);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY && give_back_unused(heap) ? create(heap, group, list) : status;
 }
 
 /* op->deadline 0: nobody wants to wait. */
-static drowse_status map_patiently(struct drowse_op *op, struct group group) {
-  drowse_status status = map_or_make_room(op->heap, group);
+static drowse_status create_patiently(struct drowse_op *op, struct group group, struct extent **list) {
+  drowse_status status = create_or_make_room(op->heap, group, list);
   while (status == DROWSE_ERR_NO_DEVICE_MEMORY && dz_now() < op->deadline) {
     drowse_status going_on = dz_op_check(op);
     if (going_on != DROWSE_OK) return going_on;
     wait_for_memory(op, group);
-    status = map_or_make_room(op->heap, group);
+    status = create_or_make_room(op->heap, group, list);
   }
   return status;
 }
 
-/* ---- copying */
+/* ---- mapping and copying: while a segment's copies are on their way, the next one is mapped */
 
-static drowse_status copy_group(struct drowse_op *op, struct group group) {
-  struct copier copier;
-  drowse_status status = dz_copier_begin(&copier, op);
-  for (const struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next) {
-    if (!tag->discarded) {
-      status = dz_copy_in_tag(&copier, tag);
-    } else if ((op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0) {
-      status = dz_fill_tag(&copier, tag, (op->flags & DROWSE_WAKE_ZERO) != 0 ? 0 : poison);
+/* The block nodes that each pool needs to be awake, so that past the commit point none is wanting. */
+static drowse_status supply_nodes(struct group group) {
+  drowse_status status = DROWSE_OK;
+  for (struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next) {
+    dz_lock(&tag->heap->lock);
+    for (struct pool *pool = tag->pools; pool != NULL && status == DROWSE_OK; pool = pool->next) {
+      dz_pool_lock(pool);
+      status = dz_pool_supply(pool, dz_pool_wake_nodes(pool));
+      dz_pool_unlock(pool);
+    }
+    dz_unlock(&tag->heap->lock);
+  }
+  return status;
+}
+
+/* Takes as many bytes off a list's beginning as a run has. */
+static struct extent *take_extents(struct extent **list, uint64_t bytes) {
+  struct extent *first = *list, **end = list;
+  for (uint64_t taken = 0; taken < bytes; end = &(*end)->after) taken += (*end)->bytes;
+  struct extent *rest = *end;
+  *end = NULL;
+  *list = rest;
+  return first;
+}
+
+static drowse_status map_segment(struct segment *segment, struct extent **list) {
+  drowse_status status = DROWSE_OK;
+  struct run run = {.next = dz_segment_live(segment, NULL)};
+  (void)dz_segment_retry_stuck(segment, segment->base, segment->reserved);
+  while (status == DROWSE_OK && next_run(segment, &run))
+    status = dz_segment_place(segment, run.base, take_extents(list, run.end - run.base));
+  return status;
+}
+
+static drowse_status copy_segment(struct copier *copier, const struct segment *segment) {
+  const struct drowse_op *op = copier->op;
+  if (!segment->pool->tag->discarded) return dz_copy_segment(copier, segment);
+  if ((op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) == 0) return DROWSE_OK;
+  return dz_fill_segment(copier, segment, (op->flags & DROWSE_WAKE_ZERO) != 0 ? 0 : poison);
+}
+
+static drowse_status fill_tag(struct copier *copier, const struct tag *tag, struct extent **list) {
+  drowse_status status = DROWSE_OK;
+  for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+    for (struct segment *segment = pool->segments; status == DROWSE_OK && segment != NULL; segment = segment->next) {
+      status = map_segment(segment, list);
+      if (status == DROWSE_OK) status = copy_segment(copier, segment);
     }
   }
+  return status;
+}
+
+/* Takes the extents of the list; those that have not been mapped after a failure go back. */
+static drowse_status fill_group(struct drowse_op *op, struct group group, struct extent *list) {
+  struct copier copier;
+  drowse_status status = dz_copier_begin(&copier, op, DZ_RELAY_IN);
+  for (const struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next)
+    status = fill_tag(&copier, tag, &list);
   if (status == DROWSE_OK) status = dz_copier_finish(&copier);
   dz_copier_end(&copier);
+  dz_extents_release(op->heap, list);
   return status;
 }
 
@@ -183,8 +222,10 @@ static drowse_status copy_group(struct drowse_op *op, struct group group) {
 static void be_awake(struct tag *tag) {
   dz_lock(&tag->heap->lock);
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_wake(pool);
-  dz_tag_drop_backup(tag);
-  tag->backup_bytes = 0;
+  if (tag->sealed)
+    dz_tag_tie_backups(tag);
+  else
+    dz_tag_drop_backups(tag, false);
   tag->discarded = false;
   tag->wakes++;
   dz_tag_end(tag, DROWSE_AWAKE);
@@ -203,9 +244,11 @@ static void stay_asleep(drowse_heap *heap, struct tag *first) {
 /* ---- the operation */
 
 static drowse_status wake_group(struct drowse_op *op, struct group group) {
-  drowse_status status = map_patiently(op, group);
+  struct extent *list;
+  drowse_status status = supply_nodes(group);
+  if (status == DROWSE_OK) status = create_patiently(op, group, &list);
   if (status != DROWSE_OK) return status;
-  status = copy_group(op, group);
+  status = fill_group(op, group, list);
   for (struct tag *tag = group.first, *next; tag != group.end; tag = next) {
     next = tag->op_next;
     if (status == DROWSE_OK) {
@@ -239,8 +282,17 @@ static drowse_status wake_all(struct drowse_op *op) {
 
 /* How much of a tag will be copied or filled. */
 static uint64_t copied_bytes(const struct drowse_op *op, const struct tag *tag) {
-  if (!tag->discarded) return tag->backup_bytes;
+  if (!tag->discarded) return tag->backup_bytes + tag->file_bytes;
   return (op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0 ? dz_tag_live_bytes(tag) : 0;
+}
+
+/* What the option says of the arena; the wake has succeeded or failed whatever comes of it. */
+static void trim_backups(drowse_heap *heap) {
+  struct error error;
+  if (heap->backup_keep == UINT64_MAX) return;
+  dz_error_save(&error);
+  (void)dz_arena_trim(&heap->arena, heap->backup_keep);
+  (void)dz_error_restore(&error);
 }
 
 static drowse_status run(struct drowse_op *op) {
@@ -254,6 +306,8 @@ static drowse_status run(struct drowse_op *op) {
   dz_heap_retry_unreleased(op->heap);
   for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, copied_bytes(op, tag));
   status = wake_all(op);
+  dz_heap_close_files(op->heap);
+  trim_backups(op->heap);
   (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
   return status;
 }

@@ -3,7 +3,7 @@
  * What only a GPU can show: kernels and captured graphs that go on working on memory that has slept, draining of real work,
  * captures that survive, device memory that others see come and go. Everything else is tested on the host device.
  *
- * Exits with 77 where there is no GPU. Does not use Check: a driver that is initialised must not be forked.
+ * Exits with 77 where there is no GPU.
  */
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -14,17 +14,7 @@
 #include <unistd.h>
 
 #include "driver/driver.h"
-#include "drowse.h"
-
-#define EXPECT(condition)                                                                                 \
-  do {                                                                                                    \
-    if (!(condition)) {                                                                                   \
-      printf("FAILED %s:%d: %s (last error: %s)\n", __func__, __LINE__, #condition, drowse_last_error()); \
-      exit(EXIT_FAILURE);                                                                                 \
-    }                                                                                                     \
-  } while (0)
-#define EXPECT_OK(call) EXPECT((call) == DROWSE_OK)
-#define EXPECT_CU(call) EXPECT((call) == CUDA_SUCCESS)
+#include "gpu/expect.h"
 
 enum { WORDS = 16 << 20, BLOCKS = 8, GROUP = 256 };
 static const size_t block_bytes = WORDS * sizeof(uint32_t);
@@ -545,8 +535,6 @@ static void peers_reach_the_memory_after_waking_too(void) {
   free(host);
   free(found);
 }
-
-#define RUN(test) run(#test, test)
 
 int main(void) {
   (void)setvbuf(stdout, NULL, _IOLBF, 0);

@@ -106,11 +106,11 @@ START_TEST(bad_options_change_nothing) {
       {.struct_size = sizeof bad[0], .drain = (drowse_drain)3},
       {.struct_size = sizeof bad[0], .backup = (drowse_backup)3},
       {.struct_size = sizeof bad[0], .drain = DROWSE_DRAIN_STREAMS, .stream_count = 1},
+      {.struct_size = sizeof bad[0], .backup = DROWSE_BACKUP_FILE},
+      {.struct_size = sizeof bad[0], .backup = DROWSE_BACKUP_HOST_THEN_FILE},
   };
   const drowse_sleep_options later[] = {
       {.struct_size = sizeof bad[0], .flags = 1},
-      {.struct_size = sizeof bad[0], .backup = DROWSE_BACKUP_FILE, .directory = "/tmp"},
-      {.struct_size = sizeof bad[0], .backup = DROWSE_BACKUP_HOST_THEN_FILE, .directory = "/tmp"},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     ck_status(drowse_sleep(heap, &offload_rest, 1, &bad[i]), DROWSE_ERR_INVALID);

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How long sleep and wake take, beside what the machine needs for their parts, measured in the same run: machines differ, ratios
+ * say more than rates.
+ *
+ *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS] [-f DIRECTORY]     default: auto 1 16 4096 5, no file
+ *
+ * Tab-separated: a line a measurement; ms is the median of ROUNDS, least and most are their spread, and ratio is the median over
+ * the limit, of which the column "limit" says what it is:
+ *
+ *   link      the bytes over the rate of one large copy between the device and pinned memory, in that direction
+ *   unmap     the driver's unmapping and releasing of as many bytes in handles of 1 GiB
+ *   map       its creating, mapping and giving access to them
+ *   slowest   the slowest of touching the host memory (huge pages, a thread for each processor), pinning it, and the link
+ *
+ * Several of them are added up. MANY blocks of the same bytes in all are measured beside BLOCKS. The limits' own lines come first.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "driver/abi.h"
+#include "drowse.h"
+
+enum { ROUNDS_MAX = 101, THREADS_MAX = 64, HANDLE_BYTES = 1 << 30 };
+
+static struct {
+  const char *device, *directory;
+  size_t bytes, blocks, many;
+  unsigned rounds;
+} asked = {.device = "auto", .bytes = (size_t)1 << 30, .blocks = 16, .many = 4096, .rounds = 5};
+
+static drowse_heap *heap;
+static char opened[64];
+
+static void fail(const char *what) {
+  fprintf(stderr, "bench/sleep: %s: %s\n", what, drowse_last_error());
+  exit(EXIT_FAILURE);
+}
+
+static void ok(const char *what, drowse_status status) {
+  if (status != DROWSE_OK) fail(what);
+}
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* ---- samples */
+
+struct sample {
+  unsigned count;
+  double seconds[ROUNDS_MAX];
+};
+
+static void add(struct sample *sample, double begun) {
+  sample->seconds[sample->count++] = now() - begun;
+}
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(struct sample *sample) {
+  qsort(sample->seconds, sample->count, sizeof *sample->seconds, compare);
+  return sample->seconds[sample->count / 2];
+}
+
+/* limit_name NULL: it is a limit itself. */
+static void print(const char *what, size_t blocks, struct sample *sample, const char *limit_name, double limit) {
+  double middle = median(sample);
+  printf("%s\t%s\t%.2f\t%zu\t%.3f\t%.3f\t%.3f\t", opened, what, (double)asked.bytes / (1 << 30), blocks, middle * 1e3,
+         sample->seconds[0] * 1e3, sample->seconds[sample->count - 1] * 1e3);
+  if (limit_name == NULL)
+    printf("-\t-\t-\n");
+  else
+    printf("%s\t%.3f\t%.3f\n", limit_name, limit * 1e3, middle / limit);
+  fflush(stdout);
+}
+
+/* ---- the driver by itself */
+
+static struct {
+  CUresult (*CtxSetCurrent)(CUcontext);
+  CUresult (*MemAddressReserve)(CUdeviceptr *, size_t, size_t, CUdeviceptr, unsigned long long);
+  CUresult (*MemAddressFree)(CUdeviceptr, size_t);
+  CUresult (*MemCreate)(CUmemGenericAllocationHandle *, size_t, const CUmemAllocationProp *, unsigned long long);
+  CUresult (*MemRelease)(CUmemGenericAllocationHandle);
+  CUresult (*MemMap)(CUdeviceptr, size_t, size_t, CUmemGenericAllocationHandle, unsigned long long);
+  CUresult (*MemUnmap)(CUdeviceptr, size_t);
+  CUresult (*MemSetAccess)(CUdeviceptr, size_t, const CUmemAccessDesc *, size_t);
+  CUresult (*MemHostRegister)(void *, size_t, unsigned int);
+  CUresult (*MemHostUnregister)(void *);
+  CUresult (*MemcpyDtoHAsync)(void *, CUdeviceptr, size_t, CUstream);
+  CUresult (*MemcpyHtoDAsync)(CUdeviceptr, const void *, size_t, CUstream);
+  CUresult (*StreamCreate)(CUstream *, unsigned int);
+  CUresult (*StreamSynchronize)(CUstream);
+  CUresult (*StreamDestroy)(CUstream);
+  CUcontext context;
+  int ordinal;
+} cu;
+
+static void cu_ok(const char *what, CUresult code) {
+  if (code == CUDA_SUCCESS) return;
+  fprintf(stderr, "bench/sleep: %s: CUresult %d\n", what, (int)code);
+  exit(EXIT_FAILURE);
+}
+
+static void *entry(const char *name) {
+  void *function = drowse_driver_entry(heap, name);
+  if (function == NULL) fail(name);
+  return function;
+}
+
+static void find_entries(void) {
+  CUresult (*retain)(CUcontext *, CUdevice) = entry("cuDevicePrimaryCtxRetain");
+  cu.CtxSetCurrent = entry("cuCtxSetCurrent");
+  cu.MemAddressReserve = entry("cuMemAddressReserve");
+  cu.MemAddressFree = entry("cuMemAddressFree");
+  cu.MemCreate = entry("cuMemCreate");
+  cu.MemRelease = entry("cuMemRelease");
+  cu.MemMap = entry("cuMemMap");
+  cu.MemUnmap = entry("cuMemUnmap");
+  cu.MemSetAccess = entry("cuMemSetAccess");
+  cu.MemHostRegister = entry("cuMemHostRegister");
+  cu.MemHostUnregister = entry("cuMemHostUnregister");
+  cu.MemcpyDtoHAsync = entry("cuMemcpyDtoHAsync");
+  cu.MemcpyHtoDAsync = entry("cuMemcpyHtoDAsync");
+  cu.StreamCreate = entry("cuStreamCreate");
+  cu.StreamSynchronize = entry("cuStreamSynchronize");
+  cu.StreamDestroy = entry("cuStreamDestroy");
+  if (sscanf(opened, "cuda:%d", &cu.ordinal) != 1) cu.ordinal = 0;
+  cu_ok("cuDevicePrimaryCtxRetain", retain(&cu.context, cu.ordinal));
+  cu_ok("cuCtxSetCurrent", cu.CtxSetCurrent(cu.context));
+}
+
+static void open_heap(void) {
+  drowse_heap_options options = {.struct_size = sizeof options, .device = asked.device};
+  drowse_heap_info info = {.struct_size = sizeof info};
+  ok("opening a heap", drowse_heap_open(&heap, &options));
+  ok("asking a heap", drowse_heap_info_get(heap, &info));
+  memcpy(opened, info.device, sizeof opened);
+  find_entries();
+}
+
+static void close_heap(void) {
+  CUresult (*release)(CUdevice) = entry("cuDevicePrimaryCtxRelease");
+  cu_ok("cuDevicePrimaryCtxRelease", release(cu.ordinal));
+  ok("closing the heap", drowse_heap_close(heap));
+  heap = NULL;
+}
+
+/* ---- limits */
+
+static struct {
+  double link_out, link_in, touch, pin, map, unmap; /* seconds for all bytes */
+} limit;
+
+struct touch {
+  pthread_t thread;
+  char *memory;
+  size_t bytes;
+};
+
+static void *touch_main(void *argument) {
+  const struct touch *touch = argument;
+  for (size_t at = 0; at < touch->bytes; at += 4096) touch->memory[at] = 1;
+  return NULL;
+}
+
+static void touch_all(char *memory, size_t bytes) {
+  struct touch touches[THREADS_MAX];
+  long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  size_t threads = processors < 1 ? 1 : processors > THREADS_MAX ? THREADS_MAX : (size_t)processors;
+  for (size_t i = 0; i < threads; i++) {
+    size_t from = bytes / threads * i / 4096 * 4096, to = i + 1 < threads ? bytes / threads * (i + 1) / 4096 * 4096 : bytes;
+    touches[i] = (struct touch){.memory = memory + from, .bytes = to - from};
+    if (pthread_create(&touches[i].thread, NULL, touch_main, &touches[i]) != 0) fail("starting a thread");
+  }
+  for (size_t i = 0; i < threads; i++) (void)pthread_join(touches[i].thread, NULL);
+}
+
+static void measure_link(char *memory, size_t bytes, struct sample *out, struct sample *in) {
+  drowse_alloc_options options = {.struct_size = sizeof options, .tag = "link"};
+  CUstream stream;
+  void *ptr;
+  ok("allocating", drowse_alloc_with(heap, bytes, NULL, &options, &ptr));
+  cu_ok("cuStreamCreate", cu.StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    double begun = now();
+    cu_ok("a copy", cu.MemcpyDtoHAsync(memory, (CUdeviceptr)(uintptr_t)ptr, bytes, stream));
+    cu_ok("a copy", cu.StreamSynchronize(stream));
+    add(out, begun);
+    begun = now();
+    cu_ok("a copy", cu.MemcpyHtoDAsync((CUdeviceptr)(uintptr_t)ptr, memory, bytes, stream));
+    cu_ok("a copy", cu.StreamSynchronize(stream));
+    add(in, begun);
+  }
+  cu_ok("cuStreamDestroy", cu.StreamDestroy(stream));
+  ok("freeing", drowse_free(heap, ptr));
+  ok("trimming", drowse_trim(heap, 0));
+}
+
+/* Of host memory, as much as a fifth of the bytes, or all if that is little: rates do not depend on it. */
+static void measure_host(void) {
+  struct sample touch = {0}, pin = {0}, out = {0}, in = {0};
+  size_t bytes = asked.bytes < (size_t)8 << 30 ? asked.bytes : (size_t)8 << 30;
+  double scale = (double)asked.bytes / (double)bytes;
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail("mmap");
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    double begun = now();
+    touch_all(memory, bytes);
+    add(&touch, begun);
+    begun = now();
+    cu_ok("cuMemHostRegister", cu.MemHostRegister(memory, bytes, 0));
+    add(&pin, begun);
+    if (round == 0) measure_link(memory, bytes, &out, &in);
+    cu_ok("cuMemHostUnregister", cu.MemHostUnregister(memory));
+    (void)munmap(memory, bytes);
+  }
+  struct sample *samples[] = {&touch, &pin, &out, &in};
+  for (unsigned i = 0; i < 4; i++) {
+    for (unsigned round = 0; round < samples[i]->count; round++) samples[i]->seconds[round] *= scale;
+  }
+  print("link out", 1, &out, NULL, 0);
+  print("link in", 1, &in, NULL, 0);
+  print("touch", 1, &touch, NULL, 0);
+  print("pin", 1, &pin, NULL, 0);
+  limit.link_out = median(&out);
+  limit.link_in = median(&in);
+  limit.touch = median(&touch);
+  limit.pin = median(&pin);
+}
+
+static void measure_mapping(void) {
+  struct sample map = {0}, unmap = {0};
+  CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                              .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = cu.ordinal}};
+  CUmemAccessDesc access = {.location = prop.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  size_t count = (asked.bytes + HANDLE_BYTES - 1) / HANDLE_BYTES;
+  CUmemGenericAllocationHandle *handles = calloc(count, sizeof *handles);
+  if (handles == NULL) fail("malloc");
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    CUdeviceptr range;
+    cu_ok("cuMemAddressReserve", cu.MemAddressReserve(&range, count * HANDLE_BYTES, 0, 0, 0));
+    double begun = now();
+    for (size_t i = 0; i < count; i++) {
+      cu_ok("cuMemCreate", cu.MemCreate(&handles[i], HANDLE_BYTES, &prop, 0));
+      cu_ok("cuMemMap", cu.MemMap(range + i * HANDLE_BYTES, HANDLE_BYTES, 0, handles[i], 0));
+    }
+    cu_ok("cuMemSetAccess", cu.MemSetAccess(range, count * HANDLE_BYTES, &access, 1));
+    add(&map, begun);
+    begun = now();
+    cu_ok("cuMemUnmap", cu.MemUnmap(range, count * HANDLE_BYTES));
+    for (size_t i = 0; i < count; i++) cu_ok("cuMemRelease", cu.MemRelease(handles[i]));
+    add(&unmap, begun);
+    cu_ok("cuMemAddressFree", cu.MemAddressFree(range, count * HANDLE_BYTES));
+  }
+  free(handles);
+  print("map", count, &map, NULL, 0);
+  print("unmap", count, &unmap, NULL, 0);
+  limit.map = median(&map);
+  limit.unmap = median(&unmap);
+}
+
+/* ---- sleep and wake */
+
+static void allocate(size_t blocks) {
+  drowse_alloc_options options = {.struct_size = sizeof options, .tag = "bench"};
+  size_t each = asked.bytes / blocks / 512 * 512;
+  for (size_t i = 0; i < blocks; i++) {
+    size_t bytes = i + 1 < blocks ? each : asked.bytes - each * i;
+    void *ptr;
+    ok("allocating", drowse_alloc_with(heap, bytes, NULL, &options, &ptr));
+    if (i == 0) ok("writing", drowse_copy_in(heap, ptr, "drowse", 6));
+  }
+}
+
+static void fall_asleep(struct sample *sample, drowse_action action, const char *directory) {
+  drowse_rule rule = {.tag = "bench", .action = action};
+  drowse_sleep_options options = {.struct_size = sizeof options,
+                                  .backup = directory == NULL ? DROWSE_BACKUP_HOST : DROWSE_BACKUP_FILE,
+                                  .directory = directory};
+  double begun = now();
+  ok("sleeping", drowse_sleep(heap, &rule, 1, &options));
+  if (sample != NULL) add(sample, begun);
+}
+
+static void wake_up(struct sample *sample) {
+  double begun = now();
+  ok("waking", drowse_wake(heap, NULL, 0, NULL));
+  if (sample != NULL) add(sample, begun);
+}
+
+static double most(double a, double b) {
+  return a > b ? a : b;
+}
+
+static void measure_first(void) {
+  struct sample fresh = {0}, reserved = {0};
+  double ratio = 0;
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    for (int reserve = 0; reserve < 2; reserve++) {
+      open_heap();
+      allocate(asked.blocks);
+      if (reserve) ok("reserving", drowse_backup_reserve(heap, asked.bytes));
+      fall_asleep(reserve ? &reserved : &fresh, DROWSE_OFFLOAD, NULL);
+      drowse_stats stats = {.struct_size = sizeof stats};
+      ok("asking", drowse_stats_get(heap, NULL, &stats));
+      ratio = most(ratio, (double)stats.host_bytes / (double)stats.live_bytes);
+      close_heap();
+    }
+  }
+  print("first sleep", asked.blocks, &fresh, "slowest", most(limit.link_out, most(limit.touch, limit.pin)));
+  print("first sleep, reserved", asked.blocks, &reserved, "link+unmap", limit.link_out + limit.unmap);
+  printf("%s\thost memory\t%.2f\t%zu\t-\t-\t-\tpayload\t-\t%.3f\n", opened, (double)asked.bytes / (1 << 30), asked.blocks, ratio);
+}
+
+static void measure_later(size_t blocks) {
+  struct sample sleeps = {0}, wakes = {0}, sealed = {0}, discards = {0}, discarded = {0};
+  open_heap();
+  allocate(blocks);
+  fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
+  wake_up(NULL);
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    fall_asleep(&sleeps, DROWSE_OFFLOAD, NULL);
+    wake_up(&wakes);
+  }
+  ok("sealing", drowse_seal(heap, "bench"));
+  fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    wake_up(NULL);
+    fall_asleep(&sealed, DROWSE_OFFLOAD, NULL);
+  }
+  wake_up(NULL);
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    fall_asleep(&discards, DROWSE_DISCARD, NULL);
+    wake_up(&discarded);
+  }
+  close_heap();
+  print("sleep", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
+  print("wake", blocks, &wakes, "link+map", limit.link_in + limit.map);
+  print("sleep, sealed", blocks, &sealed, "unmap", limit.unmap);
+  print("sleep, discarding", blocks, &discards, "unmap", limit.unmap);
+  print("wake, discarded", blocks, &discarded, "map", limit.map);
+}
+
+/* Beside the link; how it compares with fio, bench/sleep.sh tells. */
+static void measure_file(void) {
+  struct sample sleeps = {0}, wakes = {0};
+  open_heap();
+  allocate(asked.blocks);
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    fall_asleep(&sleeps, DROWSE_OFFLOAD, asked.directory);
+    wake_up(&wakes);
+  }
+  close_heap();
+  print("sleep, file", asked.blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
+  print("wake, file", asked.blocks, &wakes, "link+map", limit.link_in + limit.map);
+}
+
+/* ---- arguments */
+
+static size_t number(const char *text, size_t largest) {
+  char *end;
+  unsigned long value = strtoul(text, &end, 10);
+  if (*text >= '0' && *text <= '9' && *end == '\0' && value >= 1 && value <= largest) return value;
+  fprintf(stderr, "bench/sleep: \"%s\" is not a number from 1 to %zu\n", text, largest);
+  exit(2);
+}
+
+static bool parse(int argc, char **argv) {
+  int option;
+  while ((option = getopt(argc, argv, "d:g:b:m:n:f:")) != -1) {
+    switch (option) {
+    case 'd': asked.device = optarg; break;
+    case 'g': asked.bytes = number(optarg, 1 << 10) << 30; break;
+    case 'b': asked.blocks = number(optarg, 1 << 20); break;
+    case 'm': asked.many = number(optarg, 1 << 20); break;
+    case 'n': asked.rounds = (unsigned)number(optarg, ROUNDS_MAX); break;
+    case 'f': asked.directory = optarg; break;
+    default: return false;
+    }
+  }
+  return optind == argc;
+}
+
+int main(int argc, char **argv) {
+  if (!parse(argc, argv)) {
+    fprintf(stderr, "usage: sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS] [-f DIRECTORY]\n");
+    return 2;
+  }
+  printf("device\twhat\tgib\tblocks\tms\tleast\tmost\tlimit\tlimit_ms\tratio\n");
+  open_heap();
+  measure_host();
+  measure_mapping();
+  close_heap();
+  measure_first();
+  measure_later(asked.blocks);
+  measure_later(asked.many);
+  if (asked.directory != NULL) measure_file();
+  return EXIT_SUCCESS;
+}
