@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "backup/io.h"
 #include "heap/backup.h"
 #include "heap/stream.h"
 
@@ -42,9 +43,32 @@ static drowse_status access_memory(const struct range *space, const struct acces
   return DROWSE_OK;
 }
 
-/* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking,
- * and who writes to one file at once waits for another, because what is written is whole pieces. */
-static drowse_status access_backup(struct block *block, const struct access *access) {
+/* One at a time, because whole pieces are read and written. With the lock held, which is let go for the access. */
+static drowse_status access_file(drowse_heap *heap, const struct filed *filed, const struct access *access, uint64_t offset) {
+  while (heap->in_file) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
+  heap->in_file = true;
+  dz_unlock(&heap->lock);
+  drowse_status status = dz_io_access(&filed->extent, offset, access->host, access->bytes, access->in);
+  dz_lock(&heap->lock);
+  heap->in_file = false;
+  (void)pthread_cond_broadcast(&heap->changed);
+  return status;
+}
+
+static drowse_status access_memory(drowse_heap *heap, const struct range *space, const struct access *access, uint64_t offset) {
+  char *backup = (char *)dz_space_memory(space) + offset;
+  dz_unlock(&heap->lock);
+  if (access->in)
+    memcpy(backup, access->host, access->bytes);
+  else
+    memcpy(access->host, backup, access->bytes);
+  dz_lock(&heap->lock);
+  return DROWSE_OK;
+}
+
+/* A sleeping tag's bytes are in the backup. With the lock held, which is let go for the copy; the pin keeps the tag from waking.
+ */
+static drowse_status access_backup(const struct block *block, const struct access *access) {
   struct tag *tag = block->segment->pool->tag;
   uint64_t offset = access->address - block->range.base;
   if (!dz_block_is_backed_up(block)) {
@@ -53,11 +77,8 @@ static drowse_status access_backup(struct block *block, const struct access *acc
     return DROWSE_ERR_ASLEEP;
   }
   dz_tag_pin(tag);
-  dz_unlock(&tag->heap->lock);
-  drowse_status status = block->backup != NULL
-                             ? access_memory(block->backup, access, offset)
-                             : dz_file_access(&block->filed->extent, offset, access->host, access->bytes, access->in);
-  dz_lock(&tag->heap->lock);
+  drowse_status status = block->backup != NULL ? access_memory(tag->heap, block->backup, access, offset)
+                                               : access_file(tag->heap, block->filed, access, offset);
   dz_tag_unpin(tag);
   return status;
 }

@@ -83,6 +83,7 @@ struct drowse_heap {
   struct segment *unfreed;      /* those that have gone, but for their addresses */
   struct operation *operations; /* those that run, or whose thread nobody has waited for yet */
   bool closing;                 /* who waits for a tag gives up */
+  bool in_file;                 /* somebody reads or writes a sleeping block in a file */
   bool draining;                /* somebody waits for the device, and has noted what was free before */
   uint64_t sleeps, wakes;
 };

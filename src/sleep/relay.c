@@ -27,7 +27,7 @@ static drowse_status begin(struct relay *relay) {
   if (status != DROWSE_OK) return status;
   status = dz_io_begin(&relay->io, DZ_RING_SLOTS);
   if (status != DROWSE_OK) {
-    dz_ring_end(&relay->ring);
+    (void)dz_ring_end(&relay->ring);
     return status;
   }
   relay->begun = true;
@@ -47,14 +47,14 @@ void dz_relay_end(struct relay *relay) {
   for (unsigned i = 0; i < DZ_RING_SLOTS; i++) {
     if (relay->slots[i].event != NULL) (void)driver->EventDestroy(relay->slots[i].event);
   }
-  dz_ring_end(&relay->ring);
+  (void)dz_ring_end(&relay->ring);
   relay->begun = false;
 }
 
 /* ---- a slot's steps */
 
 static void *memory_of(const struct relay *relay, const struct relay_slot *slot) {
-  return dz_ring_slot(&relay->ring, (unsigned)(slot - relay->slots));
+  return relay->ring.slots[slot - relay->slots].memory;
 }
 
 /* Starts the copy between a slot and the device. */
