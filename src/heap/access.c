@@ -34,15 +34,6 @@ static struct block *find_block(drowse_heap *heap, const struct access *access, 
   return NULL;
 }
 
-static drowse_status access_memory(const struct range *space, const struct access *access, uint64_t offset) {
-  char *backup = (char *)dz_space_memory(space) + offset;
-  if (access->in)
-    memcpy(backup, access->host, access->bytes);
-  else
-    memcpy(access->host, backup, access->bytes);
-  return DROWSE_OK;
-}
-
 /* One at a time, because whole pieces are read and written. With the lock held, which is let go for the access. */
 static drowse_status access_file(drowse_heap *heap, const struct filed *filed, const struct access *access, uint64_t offset) {
   while (heap->in_file) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);

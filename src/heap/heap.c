@@ -175,7 +175,7 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   X(&(heap)->extent_slab, sizeof(struct extent))         \
   X(&(heap)->block_slab, sizeof(struct block))           \
   X(&(heap)->use_slab, sizeof(struct use))               \
-  X(\&(heap)->filed_slab, sizeof(struct filed))              \
+  X(&(heap)->filed_slab, sizeof(struct filed))           \
   X(&(heap)->index.branch_slab, sizeof(struct branch))   \
   X(&(heap)->index.leaf_slab, sizeof(struct leaf))       \
   X(&(heap)->index.handful_slab, sizeof(struct handful)) \

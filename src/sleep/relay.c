@@ -25,11 +25,6 @@ static drowse_status begin(struct relay *relay) {
   const struct driver *driver = driver_of(relay);
   drowse_status status = dz_ring_begin(&relay->ring, driver);
   if (status != DROWSE_OK) return status;
-  status = dz_io_begin(&relay->io, DZ_RING_SLOTS);
-  if (status != DROWSE_OK) {
-    (void)dz_ring_end(&relay->ring);
-    return status;
-  }
   relay->begun = true;
   for (unsigned i = 0; i < DZ_RING_SLOTS; i++) {
     CUresult code = driver->EventCreate(&relay->slots[i].event, CU_EVENT_DISABLE_TIMING);
@@ -75,6 +70,8 @@ static drowse_status copy(struct relay *relay, struct relay_slot *slot) {
 /* Starts the transfer between a slot and the file. */
 static drowse_status move(struct relay *relay, struct relay_slot *slot) {
   const struct errand *errand = &slot->errand;
+  drowse_status status = relay->io.kind == NULL ? dz_io_begin(&relay->io, DZ_RING_SLOTS) : DROWSE_OK;
+  if (status != DROWSE_OK) return status;
   slot->state = DZ_SLOT_MOVING;
   return dz_io_start(&relay->io, relay->way == DZ_RELAY_OUT, errand->file, memory_of(relay, slot), errand->bytes, errand->offset,
                      slot);
