@@ -96,6 +96,7 @@ static drowse_status start_block(struct copier *copier, const struct tag *tag, c
   drowse_status status = DROWSE_OK;
   for (uint64_t at = 0, bytes; status == DROWSE_OK && at < block->range.bytes; at += bytes) {
     bytes = block->range.bytes - at < piece_bytes ? block->range.bytes - at : piece_bytes;
+    if (backup != NULL && dz_space_piece(block->backup, at) < bytes) bytes = dz_space_piece(block->backup, at);
     status = start_piece(copier, tag, work, block->range.base + at, backup == NULL ? NULL : backup + at, bytes, value);
   }
   return status;

@@ -19,26 +19,51 @@
 
 /* ---- backing up */
 
-/* Gives every live block that has none a space in the arena; returns how many bytes are missing. */
-static uint64_t take_spaces(drowse_heap *heap, struct tag *tags) {
-  uint64_t missing = 0;
-  for (struct tag *tag = tags; tag != NULL; tag = tag->op_next) {
+/* What is done with each live block that is to be backed up. */
+typedef drowse_status block_work(struct arena *arena, struct block *block, void *context);
+
+static drowse_status each_block(struct drowse_op *op, block_work *work, void *context) {
+  drowse_status status = DROWSE_OK;
+  for (struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
     if (tag->action != DROWSE_OFFLOAD) continue;
-    for (struct block *block = dz_tag_live(tag, NULL); block != NULL; block = dz_tag_live(tag, block)) {
-      if (block->backup == NULL) block->backup = dz_arena_take(&heap->arena, block->range.bytes);
-      if (block->backup == NULL) missing += block->range.bytes;
-    }
+    for (struct block *block = dz_tag_live(tag, NULL); status == DROWSE_OK && block != NULL; block = dz_tag_live(tag, block))
+      status = work(&op->heap->arena, block, context);
   }
-  return missing;
+  return status;
 }
 
-/* Other operations take from the arena too, so what is missing is looked at again after each growth. */
+/* A space for a block that has none; what is missing is added up. */
+static drowse_status take_space(struct arena *arena, struct block *block, void *missing) {
+  if (block->backup == NULL) block->backup = dz_arena_take(arena, block->range.bytes);
+  if (block->backup == NULL) *(uint64_t *)missing += block->range.bytes;
+  return DROWSE_OK;
+}
+
+/* The same, off the beginning of *rest, which is as large as all that is missing. */
+static drowse_status cut_space(struct arena *arena, struct block *block, void *rest) {
+  struct range **space = rest;
+  if (block->backup != NULL) return DROWSE_OK;
+  block->backup = *space;
+  *space = NULL;
+  if (block->backup->bytes == block->range.bytes) return DROWSE_OK;
+  *space = dz_arena_cut(arena, block->backup, block->range.bytes);
+  return *space != NULL ? DROWSE_OK : dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of backups");
+}
+
+static drowse_status await_space(struct arena *arena, struct block *block, void *nothing) {
+  (void)nothing;
+  return dz_arena_wait(arena, block->backup, block->range.bytes);
+}
+
 static drowse_status reserve_backup(struct drowse_op *op) {
-  drowse_status status = DROWSE_OK;
-  uint64_t missing;
-  while (status == DROWSE_OK && (missing = take_spaces(op->heap, op->tags)) > 0)
-    status = dz_arena_grow(&op->heap->arena, missing);
-  return status;
+  struct arena *arena = &op->heap->arena;
+  uint64_t missing = 0;
+  struct range *rest = NULL;
+  drowse_status status = each_block(op, take_space, &missing);
+  if (missing > 0) status = dz_arena_grow(arena, missing, &rest);
+  if (missing > 0 && status == DROWSE_OK) status = each_block(op, cut_space, &rest);
+  if (rest != NULL) dz_arena_give(arena, rest);
+  return status == DROWSE_OK ? each_block(op, await_space, NULL) : status;
 }
 
 static drowse_status copy_all(struct drowse_op *op) {
