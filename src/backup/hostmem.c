@@ -9,11 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "core/fork.h"
 
 /* Reads a small file whole; false: it is not there or does not fit. */
 static bool read_file(const char *path, char *text, size_t room) {
@@ -105,4 +107,36 @@ static uint64_t cgroup_available(void) {
 
 uint64_t dz_host_available(void) {
   return least(machine_available(), cgroup_available());
+}
+
+/* ---- claims */
+
+static atomic_uint_fast64_t claimed;
+
+bool dz_host_claim(uint64_t bytes, uint64_t *available) {
+  uint64_t all = dz_host_available(), others = atomic_load(&claimed);
+  do {
+    *available = all > others ? all - others : 0;
+    if (bytes > *available) return false;
+  } while (!atomic_compare_exchange_weak(&claimed, &others, others + bytes));
+  return true;
+}
+
+void dz_host_unclaim(uint64_t bytes) {
+  (void)atomic_fetch_sub(&claimed, bytes);
+}
+
+/* The parent's claims are not the child's: there nobody is left who would unclaim them. */
+static void do_nothing(void) {
+}
+
+static void child(bool held) {
+  (void)held;
+  atomic_store(&claimed, 0);
+}
+
+static struct fork_part part = {.rank = DZ_RANK_LEAF, .prepare = do_nothing, .parent = do_nothing, .child = child};
+
+static __attribute__((constructor)) void begin(void) {
+  dz_fork_register(&part);
 }

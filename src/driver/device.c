@@ -282,6 +282,11 @@ failed:
   return dz_driver_error(driver, result, "%s of %s", call, device->name);
 }
 
+int dz_host_numa_node(const struct driver *driver, CUdevice device) {
+  int node = -1;
+  return driver->DeviceGetAttribute(&node, DZ_ATTRIBUTE_HOST_NUMA_ID, device) == CUDA_SUCCESS && node >= 0 ? node : -1;
+}
+
 drowse_status dz_device_count_cuda(int *count) {
   const struct driver *driver;
   *count = 0;

@@ -26,6 +26,9 @@ drowse_status dz_device_open(struct device *device, const char *text);
 /* Fills *description for an opened device; needs no context. */
 drowse_status dz_device_describe(const struct device *device, drowse_device *description);
 
+/* The NUMA node whose memory is closest to the device; -1: there is none, or the driver does not say. */
+int dz_host_numa_node(const struct driver *driver, CUdevice device);
+
 /* Number of devices of the real driver; 0 where there is none. Fails if a driver is there and does not work. */
 drowse_status dz_device_count_cuda(int *count);
 

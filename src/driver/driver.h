@@ -20,6 +20,9 @@
 
 #include "drowse.h"
 
+/* CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, which headers before 12.2 lack; drivers before that answer CUDA_ERROR_INVALID_VALUE. */
+#define DZ_ATTRIBUTE_HOST_NUMA_ID ((CUdevice_attribute)134)
+
 /* X(name without "cu", driver version that brought this form of it (as cuGetProcAddress counts), NEEDED or OPTIONAL, parameters)
  */
 #define DZ_DRIVER_ENTRIES(X)                                                                                          \

@@ -240,7 +240,8 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
     status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no condition for a heap");
     goto destroy_lock;
   }
-  code = dz_arena_init(&heap->arena, &heap->device.driver, options.backup_limit);
+  code = dz_arena_init(&heap->arena, &heap->device.driver, options.backup_limit, heap->context,
+                       dz_host_numa_node(&heap->device.driver, heap->device.ordinal));
   if (code != 0) {
     status = dz_error_system(DROWSE_ERR_SYSTEM, code, "no lock for a heap's arena");
     goto destroy_changed;
@@ -344,7 +345,7 @@ static void close_inherited(drowse_heap *heap) {
     next = operation->next;
     operation->drop(operation);
   }
-  dz_slab_end(&heap->arena.spaces);
+  dz_arena_forget(&heap->arena);
   end_slabs(heap);
   free(heap);
 }

@@ -48,7 +48,8 @@ DROWSE_API drowse_status drowse_stats_get(drowse_heap *heap, const char *name, d
   if (status == DROWSE_OK) status = dz_result_check(result, "drowse_stats");
   if (status != DROWSE_OK) return status;
   drowse_stats stats = {0};
-  struct arena_stats arena = dz_arena_stats(&heap->arena);
+  struct arena_stats arena;
+  dz_arena_stats(&heap->arena, &arena);
   dz_lock(&heap->lock);
   const struct tag *tag = name == NULL ? NULL : dz_tag_named(heap, name, &status);
   if (name == NULL) {

@@ -16,6 +16,7 @@ enum { FLIGHT_COPIES = 256 };
 drowse_status dz_copier_begin(struct copier *copier, struct drowse_op *op, enum relay_way way) {
   const struct driver *driver = &op->heap->device.driver;
   *copier = (struct copier){.op = op, .way = way};
+  dz_arena_begin_copies(&op->heap->arena);
   CUresult code = driver->StreamCreate(&copier->stream, CU_STREAM_NON_BLOCKING);
   for (unsigned i = 0; code == CUDA_SUCCESS && i < DZ_COPIES_IN_FLIGHT; i++) {
     code = driver->EventCreate(&copier->flights[i].event, CU_EVENT_DISABLE_TIMING);
@@ -33,6 +34,7 @@ void dz_copier_end(struct copier *copier) {
     if (copier->flights[i].event != NULL) (void)driver->EventDestroy(copier->flights[i].event);
   }
   if (copier->stream != NULL) (void)driver->StreamDestroy(copier->stream);
+  dz_arena_end_copies(&copier->op->heap->arena);
 }
 
 /* ---- flights */

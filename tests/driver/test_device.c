@@ -255,6 +255,26 @@ START_TEST(driver_errors_become_statuses) {
 }
 END_TEST
 
+static int node_told;
+
+static CUresult tell_node(int *value, CUdevice_attribute attribute, CUdevice asked) {
+  ck_assert_int_eq(attribute, 134);
+  ck_assert_int_eq(asked, 5);
+  *value = node_told;
+  return CUDA_SUCCESS;
+}
+
+START_TEST(a_node_is_what_the_driver_says_or_none) {
+  struct driver driver = dz_driver_unsupported;
+  ck_assert_int_eq(dz_host_numa_node(&driver, 5), -1);
+  driver.DeviceGetAttribute = tell_node;
+  for (node_told = -2; node_told < 3; node_told++)
+    ck_assert_int_eq(dz_host_numa_node(&driver, 5), node_told < 0 ? -1 : node_told);
+  ck_ok(dz_device_open(&device, "host"));
+  ck_assert_int_eq(dz_host_numa_node(&device.driver, device.ordinal), -1);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("device");
   HARNESS_TEST(suite, sizes_are_exact);
@@ -264,5 +284,6 @@ int main(void) {
   HARNESS_TEST(suite, very_long_names_are_cut_in_the_message);
   HARNESS_TEST(suite, the_host_device_is_listed_last);
   HARNESS_TEST(suite, driver_errors_become_statuses);
+  HARNESS_TEST(suite, a_node_is_what_the_driver_says_or_none);
   return harness_run(suite);
 }

@@ -274,7 +274,7 @@ static bool open_with_arena(uint64_t bytes) {
   drowse_heap_options options = {.struct_size = sizeof options, .device = device};
   struct guard guard;
   if (!check("open", drowse_heap_open(&heap, &options)) || !check("guard", dz_guard_enter(&guard, heap))) return false;
-  return check("arena", dz_guard_leave(&guard, dz_arena_grow(&heap->arena, bytes)));
+  return check("arena", dz_guard_leave(&guard, dz_arena_reserve(&heap->arena, bytes, true)));
 }
 
 int main(int argc, char **argv) {

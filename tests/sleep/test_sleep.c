@@ -254,7 +254,7 @@ END_TEST
 
 START_TEST(too_small_a_backup_limit_changes_nothing) {
   drowse_error error = {.struct_size = sizeof error};
-  open_with((drowse_heap_options){.backup_limit = 7 * MIB});
+  open_with((drowse_heap_options){.backup_limit = 5 * MIB});
   for (uint64_t i = 0; i < 3; i++) write_pattern(block[i] = alloc_tag(names[i], BYTES), BYTES, i);
   ck_status(sleep_by(rules(DISCARD("a"), OFFLOAD("b"), OFFLOAD(NULL), OFFLOAD("a"))), DROWSE_ERR_INVALID);
   ck_status(sleep_by(rules(OFFLOAD(NULL))), DROWSE_ERR_NO_HOST_MEMORY);
@@ -263,7 +263,7 @@ START_TEST(too_small_a_backup_limit_changes_nothing) {
   ck_assert_uint_eq(stats_of(NULL).pinned_bytes, 0);
   ck_nothing_changed();
   ck_ok(sleep_by(rules(OFFLOAD("a"), DISCARD("b"))));
-  ck_status(sleep_by(rules(OFFLOAD("c"))), DROWSE_ERR_NO_HOST_MEMORY); /* 4 of 7 MiB are in use */
+  ck_status(sleep_by(rules(OFFLOAD("c"))), DROWSE_ERR_NO_HOST_MEMORY); /* 3 of 5 MiB are in use */
   ck_state("c", DROWSE_AWAKE);
   ck_whole(0);
   ck_whole(2);

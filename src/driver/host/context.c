@@ -136,6 +136,7 @@ CUresult dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CU
       {CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1},
       {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 0},
       {CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, 0},
+      {DZ_ATTRIBUTE_HOST_NUMA_ID, -1},
   };
   struct gpu *gpu;
   CUresult result = begin_device(device, &gpu);
