@@ -13,7 +13,8 @@
  *   map       its creating, mapping and giving access to them
  *   slowest   the slowest of touching the host memory (huge pages, a thread for each processor), pinning it, and the link
  *
- * Several of them are added up. MANY blocks of the same bytes in all are measured beside BLOCKS. The limits' own lines come first.
+ * Several of them are added up. MANY blocks of the same bytes in all are measured beside BLOCKS. The limits' own lines come
+ * first.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -161,9 +162,7 @@ static void close_heap(void) {
 
 /* ---- limits */
 
-static struct {
-  double link_out, link_in, touch, pin, map, unmap; /* seconds for all bytes */
-} limit;
+static struct { double link_out, link_in, touch, pin, map, unmap; /* seconds for all bytes */ } limit;
 
 struct touch {
   pthread_t thread;
@@ -384,13 +383,26 @@ static bool parse(int argc, char **argv) {
   int option;
   while ((option = getopt(argc, argv, "d:g:b:m:n:f:")) != -1) {
     switch (option) {
-    case 'd': asked.device = optarg; break;
-    case 'g': asked.bytes = number(optarg, 1 << 10) << 30; break;
-    case 'b': asked.blocks = number(optarg, 1 << 20); break;
-    case 'm': asked.many = number(optarg, 1 << 20); break;
-    case 'n': asked.rounds = (unsigned)number(optarg, ROUNDS_MAX); break;
-    case 'f': asked.directory = optarg; break;
-    default: return false;
+    case 'd':
+      asked.device = optarg;
+      break;
+    case 'g':
+      asked.bytes = number(optarg, 1 << 10) << 30;
+      break;
+    case 'b':
+      asked.blocks = number(optarg, 1 << 20);
+      break;
+    case 'm':
+      asked.many = number(optarg, 1 << 20);
+      break;
+    case 'n':
+      asked.rounds = (unsigned)number(optarg, ROUNDS_MAX);
+      break;
+    case 'f':
+      asked.directory = optarg;
+      break;
+    default:
+      return false;
     }
   }
   return optind == argc;

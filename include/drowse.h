@@ -327,8 +327,8 @@ typedef struct drowse_heap_options {
                             drowse_wake() or drowse_op_wait() returns, for each tag in the order in which they wake, with no lock
                             held. Other threads may use the tag by then; peers have access already */
   void *woken_context;
-  uint64_t backup_keep; /* host bytes: after a wake, unused memory for backups beyond it is given back; 0: all is kept for the next
-                           sleep. drowse_backup_trim() does so at any time */
+  uint64_t backup_keep; /* host bytes: after a wake, unused memory for backups beyond it is given back; 0: all is kept for the
+                           next sleep. drowse_backup_trim() does so at any time */
 } drowse_heap_options;
 
 /* Opens a heap; NULL options: the defaults. Heaps on one device share its memory and nothing else. drowse_heap_close() ends it.
@@ -516,12 +516,14 @@ typedef struct drowse_wake_options {
 
 /* Puts tags to sleep as count rules say, all of them or none; tags that no rule names are kept; one that sleeps already stays as
  * it is, except that DISCARD drops its backup. NULL options: the defaults. Waits for holds, then drains, copies everything, and
- * only then gives the first page back. Of a sealed tag what has a backup is not copied again. To discard a tag ends its seal. DROWSE_ERR_INVALID: a bad rule, or a tag named twice; DROWSE_ERR_NOT_FOUND: no such tag;
- * DROWSE_ERR_BUSY: a tag is in motion, a known stream is capturing, or the time is over; DROWSE_ERR_NO_HOST_MEMORY: for the
- * backup; DROWSE_ERR_IO: the file, its disk is full for instance; DROWSE_ERR_CORRUPT: a sealed tag's contents have changed
- * (looked at with DROWSE_DEBUG_SEAL=1 in the environment when the heap is opened); DROWSE_ERR_POISONED; DROWSE_ERR_DEVICE_LOST; DROWSE_ERR_UNSUPPORTED; DROWSE_ERR_SYSTEM: no thread could be started.
- * DROWSE_ERR_DRIVER: nothing changed, or, if drowse_stats.stuck_bytes has grown, the tags are asleep and whole and the driver
- * would not take some pages back, which is tried again at the next sleep, wake, trim and close. Since 0.1. */
+ * only then gives the first page back. Of a sealed tag what has a backup is not copied again. To discard a tag ends its seal.
+ * DROWSE_ERR_INVALID: a bad rule, or a tag named twice; DROWSE_ERR_NOT_FOUND: no such tag; DROWSE_ERR_BUSY: a tag is in motion, a
+ * known stream is capturing, or the time is over; DROWSE_ERR_NO_HOST_MEMORY: for the backup; DROWSE_ERR_IO: the file, its disk is
+ * full for instance; DROWSE_ERR_CORRUPT: a sealed tag's contents have changed (looked at with DROWSE_DEBUG_SEAL=1 in the
+ * environment when the heap is opened); DROWSE_ERR_POISONED; DROWSE_ERR_DEVICE_LOST; DROWSE_ERR_UNSUPPORTED; DROWSE_ERR_SYSTEM:
+ * no thread could be started. DROWSE_ERR_DRIVER: nothing changed, or, if drowse_stats.stuck_bytes has grown, the tags are asleep
+ * and whole and the driver would not take some pages back, which is tried again at the next sleep, wake, trim and close. Since
+ * 0.1. */
 DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
                                       const drowse_sleep_options *options);
 
@@ -533,23 +535,23 @@ DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rule
 DROWSE_API drowse_status drowse_wake(drowse_heap *heap, const char *const *tags, size_t count,
                                      const drowse_wake_options *options);
 
-/* Promises that a tag's contents do not change while it is awake: then the backup that its next sleep makes is kept when it wakes,
- * and a later sleep copies nothing. drowse_copy_in() and blocks that are new are seen and copied again; writing from the device
- * breaks the promise. Unsealing drops a backup that an awake tag has kept. Either may be done again. DROWSE_ERR_INVALID;
+/* Promises that a tag's contents do not change while it is awake: then the backup that its next sleep makes is kept when it
+ * wakes, and a later sleep copies nothing. drowse_copy_in() and blocks that are new are seen and copied again; writing from the
+ * device breaks the promise. Unsealing drops a backup that an awake tag has kept. Either may be done again. DROWSE_ERR_INVALID;
  * DROWSE_ERR_NOT_FOUND; DROWSE_ERR_BUSY: the tag is in motion; DROWSE_ERR_POISONED. Since 0.1. */
 DROWSE_API drowse_status drowse_seal(drowse_heap *heap, const char *tag);
 DROWSE_API drowse_status drowse_unseal(drowse_heap *heap, const char *tag);
 
-/* Sees to it that bytes of unused host memory for backups are there, touched and pinned, so that the next sleep of as much does not
- * wait for that. The second does it in the background; while it is at it, a sleep already uses what is ready.
+/* Sees to it that bytes of unused host memory for backups are there, touched and pinned, so that the next sleep of as much does
+ * not wait for that. The second does it in the background; while it is at it, a sleep already uses what is ready.
  * DROWSE_ERR_NO_HOST_MEMORY: the limit, the machine or its cgroup has not as much; nothing has changed. DROWSE_ERR_INVALID;
  * DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
 DROWSE_API drowse_status drowse_backup_reserve(drowse_heap *heap, uint64_t bytes);
 DROWSE_API drowse_status drowse_backup_reserve_start(drowse_heap *heap, uint64_t bytes);
 
 /* Gives unused host memory for backups back until keep_bytes of it are left; with 0 no unused page stays pinned, resident or
- * reserved. A backup that is in use, of a sleeping or a sealed tag, is never touched. DROWSE_ERR_INVALID; DROWSE_ERR_DRIVER: the driver
- * would not unpin some. Since 0.1. */
+ * reserved. A backup that is in use, of a sleeping or a sealed tag, is never touched. DROWSE_ERR_INVALID; DROWSE_ERR_DRIVER: the
+ * driver would not unpin some. Since 0.1. */
 DROWSE_API drowse_status drowse_backup_trim(drowse_heap *heap, uint64_t keep_bytes);
 
 /* A sleep or a wake that goes on without being waited for. Since 0.1. */
@@ -620,10 +622,11 @@ typedef struct drowse_stats {
   uint32_t holds;           /* open holds */
   uint64_t metadata_bytes;  /* host memory for the heap's own records, at most; 0 for a tag */
   uint64_t file_bytes;      /* in files that hold a backup */
-  uint64_t host_bytes;      /* host memory for backups, in use or kept; the next three, and pinned_bytes, say of what kind. 0 for a tag */
-  uint64_t huge_bytes;      /* ... of which in huge pages */
-  uint64_t pageable_bytes;  /* ... of which the driver would not pin: copied through a small pinned ring */
-  bool sealed;              /* false for a heap */
+  uint64_t
+      host_bytes; /* host memory for backups, in use or kept; the next three, and pinned_bytes, say of what kind. 0 for a tag */
+  uint64_t huge_bytes;     /* ... of which in huge pages */
+  uint64_t pageable_bytes; /* ... of which the driver would not pin: copied through a small pinned ring */
+  bool sealed;             /* false for a heap */
 } drowse_stats;
 
 /* Fills *stats, up to stats->struct_size bytes; NULL tag: the heap. DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND. Since 0.1. */

@@ -373,7 +373,7 @@ uint64_t dz_arena_room(struct arena *arena) {
   dz_lock(&arena->lock);
   if (arena->limit > 0) left = arena->limit > arena->mapped_bytes ? arena->limit - arena->mapped_bytes : 0;
   dz_unlock(&arena->lock);
-  return dz_round_down(left < available ? left : available, page_bytes);
+  return dz_round_down(left < available ? left : available, dz_page_bytes());
 }
 
 static void uncharge(struct arena *arena, uint64_t bytes) {

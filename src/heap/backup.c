@@ -36,7 +36,8 @@ static void drop(struct block *block) {
   if (block->filed != NULL) {
     struct filed *head = atomic_load_explicit(&heap->dropped, memory_order_relaxed);
     do block->filed->next = head;
-    while (!atomic_compare_exchange_weak_explicit(&heap->dropped, &head, block->filed, memory_order_release, memory_order_relaxed));
+    while (
+        !atomic_compare_exchange_weak_explicit(&heap->dropped, &head, block->filed, memory_order_release, memory_order_relaxed));
   }
   block->backup = NULL;
   block->filed = NULL;

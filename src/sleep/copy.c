@@ -156,10 +156,8 @@ static bool is_wanted(const struct copier *copier, const struct block *block) {
 /* Adds a block to a row that it continues on both sides; false: it does not. A file's pieces begin with each block. */
 static bool add_to_row(struct row *row, const struct block *block) {
   if (row->bytes == 0) {
-    *row = (struct row){.tag = dz_pool_of(block)->tag,
-                        .device = block->range.base,
-                        .space = block->backup,
-                        .filed = block->filed};
+    *row =
+        (struct row){.tag = dz_pool_of(block)->tag, .device = block->range.base, .space = block->backup, .filed = block->filed};
   } else if (row->space == NULL || block->backup == NULL || row->device + row->bytes != block->range.base ||
              row->space->base + row->bytes != block->backup->base) {
     return false;

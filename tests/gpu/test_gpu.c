@@ -324,10 +324,6 @@ static void tear_down(void) {
   free(copy);
 }
 
-static void run(const char *name, void (*test)(void)) {
-  test();
-  printf("ok %s\n", name);
-}
 /* ---- free memory moves, is shared, and waits for other streams */
 
 static drowse_stats stats_of(drowse_heap *of, const char *tag) {

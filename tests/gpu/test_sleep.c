@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Sleep and wake of gigabytes on a GPU: another process that takes the memory meanwhile, progress and cancel in the middle, seals,
- * files, memory that is not pinned, many blocks, two GPUs at once.
+ * Sleep and wake of gigabytes on a GPU: another process that takes the memory meanwhile, progress and cancel in the middle,
+ * seals, files, memory that is not pinned, many blocks, two GPUs at once.
  *
  *   test_sleep [GIB]     default: 4, a tag's size. Exits with 77 where there is no GPU
  *
@@ -89,7 +89,7 @@ static int be_tenant(void) {
   (void)alloc_on(heap, "taken", info.free_bytes - 512 * MIB);
   EXPECT(write(STDOUT_FILENO, &byte, 1) == 1);
   EXPECT(read(STDIN_FILENO, &byte, 1) == 0); /* the end */
-  return EXIT_SUCCESS; /* without closing: what it had goes with it */
+  return EXIT_SUCCESS;                       /* without closing: what it had goes with it */
 }
 
 static struct tenant start_tenant(void) {
@@ -130,8 +130,8 @@ static void another_process_has_the_memory(void) {
   EXPECT(error.wanted_bytes > error.free_bytes);
   EXPECT(stats_of(heap, "weights").state == DROWSE_ASLEEP);
   expect_whole();
-  EXPECT_OK(drowse_wake_start(
-      heap, NULL, 0, &(drowse_wake_options){.struct_size = sizeof(drowse_wake_options), .deadline_ms = 120000}, &op));
+  EXPECT_OK(drowse_wake_start(heap, NULL, 0,
+                              &(drowse_wake_options){.struct_size = sizeof(drowse_wake_options), .deadline_ms = 120000}, &op));
   EXPECT(drowse_op_wait(op, 100) == DROWSE_ERR_TIMEOUT); /* it goes on trying */
   EXPECT_OK(drowse_op_progress(op, &done, NULL));
   EXPECT(done == 0);
@@ -164,8 +164,9 @@ static void expect_canceled(const char *what, drowse_state before, drowse_state 
 }
 
 static void canceled_in_the_middle(void) {
-  EXPECT_OK(drowse_sleep_start(
-      heap, &offload, 1, &(drowse_sleep_options){.struct_size = sizeof(drowse_sleep_options), .progress = cancel_at_once}, &running));
+  EXPECT_OK(drowse_sleep_start(heap, &offload, 1,
+                               &(drowse_sleep_options){.struct_size = sizeof(drowse_sleep_options), .progress = cancel_at_once},
+                               &running));
   expect_canceled("sleep", DROWSE_AWAKE, DROWSE_ASLEEP);
   EXPECT_OK(drowse_sleep(heap, &offload, 1, NULL));
   EXPECT_OK(drowse_wake_start(
@@ -196,8 +197,7 @@ static void sealed_it_sleeps_and_wakes(void) {
 
 static void in_a_file(void) {
   const char *directory = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
-  drowse_sleep_options options = {
-      .struct_size = sizeof options, .backup = DROWSE_BACKUP_FILE, .directory = directory};
+  drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_FILE, .directory = directory};
   for (int i = 0; i < 2; i++) {
     EXPECT_OK(drowse_sleep(heap, &offload, 1, &options));
     EXPECT(stats_of(heap, "weights").file_bytes == stats_of(heap, "weights").live_bytes);
@@ -214,8 +214,8 @@ static void reserved_trimmed_and_limited(void) {
   EXPECT_OK(drowse_sleep(heap, &offload, 1, NULL)); /* while it is being pinned */
   stats = stats_of(heap, NULL);
   EXPECT(stats.host_bytes <= tag_bytes + 64 * MIB);
-  printf("  %" PRIu64 " MiB for %" PRIu64 ", %" PRIu64 " pinned, %" PRIu64 " in huge pages\n", stats.host_bytes / MIB, tag_bytes / MIB,
-         stats.pinned_bytes / MIB, stats.huge_bytes / MIB);
+  printf("  %" PRIu64 " MiB for %" PRIu64 ", %" PRIu64 " pinned, %" PRIu64 " in huge pages\n", stats.host_bytes / MIB,
+         tag_bytes / MIB, stats.pinned_bytes / MIB, stats.huge_bytes / MIB);
   EXPECT_OK(drowse_free(heap, blocks[3]));
   EXPECT_OK(drowse_backup_trim(heap, 0)); /* of what the others use nothing goes */
   EXPECT(stats_of(heap, NULL).host_bytes >= stats_of(heap, "weights").backup_bytes);
