@@ -3,9 +3,9 @@
  * Checksums: XXH3, 64 bits wide, 18 GiB/s on one core of 2023 as compilers build it without being told of the processor.
  *
  * Where pieces lie is known only when they are written, but the room for their checksums is taken before. So there is a table for
- * each power of two of units: one of [2^k, 2^(k+1)) units is noted in table k, under the only, or the first, multiple of 2^k
- * inside it, where no other piece of that size can be. Of the tables, which have room for pieces of every size everywhere, memory
- * is used only where something is noted: 8 bytes a piece.
+ * each power of two of units: a piece of [2^k, 2^(k+1)) units is noted in table k under its first unit / 2^k, and the next one of
+ * that size begins at least 2^k units further. Of the tables, which have room for pieces of every size everywhere, memory is used
+ * only where something is noted: 8 bytes a piece.
  */
 #include "backup/checksum.h"
 
@@ -19,7 +19,7 @@
 enum { TABLES = 11 };
 _Static_assert(DZ_FILE_PIECE / DZ_FILE_ALIGN == 1 << (TABLES - 1), "a whole piece is noted in the last table");
 
-/* How many pieces of 2^k units there can be; the last may end behind the file's last multiple. */
+/* Of table k. */
 static uint64_t entries(uint64_t units, unsigned k) {
   return (units >> k) + 1;
 }
@@ -42,7 +42,7 @@ static uint64_t *entry_of(const struct checksums *checksums, uint64_t offset, ui
   uint64_t *table = checksums->table;
   unsigned k = 0;
   for (; units >> k > 1; k++) table += entries(checksums->units, k);
-  return table + ((first + (UINT64_C(1) << k) - 1) >> k);
+  return table + (first >> k);
 }
 
 void dz_checksums_note(struct checksums *checksums, uint64_t offset, const void *memory, uint64_t bytes) {

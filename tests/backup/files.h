@@ -48,10 +48,6 @@ static inline int open_descriptors(void) {
   return names_in("/proc/self/fd");
 }
 
-static inline int threads(void) {
-  return names_in("/proc/self/task");
-}
-
 static inline uint64_t next_random(uint64_t *state) {
   *state = *state * UINT64_C(6364136223846793005) + 1;
   return *state >> 33;

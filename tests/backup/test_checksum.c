@@ -10,7 +10,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { FILE_BYTES = 64 << 20, PIECES = FILE_BYTES / DZ_FILE_ALIGN };
+enum { FILE_BYTES = 16 << 20, PIECES = FILE_BYTES / DZ_FILE_ALIGN };
 
 static struct piece { uint64_t offset, bytes; } pieces[PIECES];
 

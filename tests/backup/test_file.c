@@ -131,6 +131,26 @@ START_TEST(what_is_given_back_leaves_the_disk) {
 }
 END_TEST
 
+START_TEST(what_is_not_given_back_stays) {
+  _Alignas(4096) static char page[4096];
+  struct file_extent extents[3];
+  make(3 * MIB);
+  for (int i = 0; i < 3; i++) ck_assert(dz_file_take(file, MIB, &extents[i]));
+  for (uint64_t at = 0; at < 3 * MIB; at += 4096) {
+    memset(page, (int)(1 + at / 4096 % 100), sizeof page);
+    ck_assert_int_eq(pwrite(dz_file_descriptor(file), page, sizeof page, (off_t)at), 4096);
+  }
+  dz_file_give(&extents[1]);
+  for (uint64_t at = 0; at < 3 * MIB; at += 4096) {
+    ck_assert_int_eq(pread(dz_file_descriptor(file), page, sizeof page, (off_t)at), 4096);
+    if (at / MIB != 1) ck_assert_int_eq(page[4095], (int)(1 + at / 4096 % 100));
+  }
+  dz_file_give(&extents[0]);
+  dz_file_give(&extents[2]);
+  dz_file_release(file);
+}
+END_TEST
+
 /* ---- failures */
 
 static void ck_fails(const char *where, uint64_t bytes, int code, const char *names) {
@@ -198,7 +218,7 @@ static int on_a_small_disk(void) {
   drowse_error error = {.struct_size = sizeof error};
   struct file *fits;
   if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWNS | CLONE_NEWUSER) != 0) return CANNOT;
-  if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return CANNOT;
+  if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0) return CANNOT;
   if (mount("none", directory, "tmpfs", 0, "size=1m") != 0) return CANNOT;
   STEP(1, dz_file_make(directory, MIB / 2, &fits) == DROWSE_OK);
   STEP(2, dz_file_make(directory, MIB, &file) == DROWSE_ERR_IO);
@@ -207,6 +227,7 @@ static int on_a_small_disk(void) {
   STEP(5, names_in(directory) == 0);
   dz_file_release(fits);
   STEP(6, dz_file_make(directory, MIB * 3 / 4, &fits) == DROWSE_OK);
+  dz_file_release(fits);
   return 0;
 }
 
@@ -393,6 +414,7 @@ int main(void) {
   HARNESS_FIXTURE_TEST(suite, extents_follow_each_other_to_the_end, start, remove_directory);
   HARNESS_LOOP_TEST(suite, the_last_to_let_go_closes, start, remove_directory, 10);
   HARNESS_FIXTURE_TEST(suite, what_is_given_back_leaves_the_disk, start, remove_directory);
+  HARNESS_FIXTURE_TEST(suite, what_is_not_given_back_stays, start, remove_directory);
   HARNESS_FIXTURE_TEST(suite, a_directory_must_be_given_and_be_there, start, remove_directory);
   HARNESS_FIXTURE_TEST(suite, a_directory_must_be_writable, start, remove_directory);
   HARNESS_FIXTURE_TEST(suite, a_disk_without_room_is_noticed_at_once, start, remove_directory);

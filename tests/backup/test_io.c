@@ -6,6 +6,7 @@
 #include "backup/io.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -162,6 +163,41 @@ START_TEST(a_changed_bit_is_one_pieces_loss) {
 }
 END_TEST
 
+/* ---- its threads */
+
+/* A thread's name and which signals it blocks; a thread that has just ended has neither. */
+static uint64_t blocked_signals(const char *task, char name[32]) {
+  char path[300], line[256];
+  unsigned long long bits = 0;
+  (void)snprintf(path, sizeof path, "/proc/self/task/%s/status", task);
+  FILE *status = fopen(path, "re");
+  while (status != NULL && fgets(line, sizeof line, status) != NULL) {
+    (void)sscanf(line, "Name: %31s", name);
+    (void)sscanf(line, "SigBlk: %llx", &bits);
+  }
+  if (status != NULL) (void)fclose(status);
+  return bits;
+}
+
+/* How many threads there are that do requests, and block all of these signals. */
+static unsigned count_threads(uint64_t signals) {
+  unsigned count = 0;
+  DIR *tasks = opendir("/proc/self/task");
+  ck_assert_ptr_nonnull(tasks);
+  for (const struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
+    char name[32] = "";
+    bool blocks = (blocked_signals(entry->d_name, name) & signals) == signals;
+    count += blocks && strcmp(name, "drowse-io") == 0;
+  }
+  (void)closedir(tasks);
+  return count;
+}
+
+/* What was joined is seen for a moment still. */
+static void wait_until_there_is_none(void) {
+  while (count_threads(0) > 0) (void)sched_yield();
+}
+
 /* ---- the queue itself */
 
 START_TEST(no_more_than_depth_are_on_their_way) {
@@ -209,12 +245,12 @@ START_TEST(the_end_waits_for_what_is_on_its_way) {
 END_TEST
 
 START_TEST(an_end_leaves_nothing) {
-  int before = threads(), descriptors = open_descriptors();
+  int descriptors = open_descriptors();
   begin(_i, 64);
   dz_io_end(&io);
   dz_io_end(&io); /* nothing, as after a beginning that failed */
   ck_assert_int_eq(open_descriptors(), descriptors);
-  while (threads() > before) (void)sched_yield(); /* one that was joined is seen for a moment still */
+  wait_until_there_is_none();
 }
 END_TEST
 
@@ -318,6 +354,33 @@ static int with_a_broken_ring(void) {
   return 0;
 }
 
+/* Filters are a thread's own: this one's start is refused, and what it left in the ring is taken with the next start. */
+static void *start_without_ring(void *argument) {
+  int *code = argument;
+  *code = CANNOT;
+  if (!refuse(SYS_io_uring_enter, 0, 0, ENXIO)) return NULL;
+  *code = dz_io_start(&io, true, file, memory, 4096, 8192, memory) == DROWSE_OK ? 0 : 1;
+  return NULL;
+}
+
+static int with_a_ring_that_was_broken(void) {
+  pthread_t thread;
+  void *token;
+  int code;
+  STEP(1, dz_io_begin(&io, 2) == DROWSE_OK && dz_file_make(directory, MIB, &file) == DROWSE_OK);
+  memset(memory, 8, 4096);
+  STEP(2, pthread_create(&thread, NULL, start_without_ring, &code) == 0 && pthread_join(thread, NULL) == 0);
+  if (code != 0) return code;
+  STEP(3, dz_io_wait(&io, &token) == DROWSE_OK && token == memory);
+  memset(memory, 9, 4096); /* its memory is used anew: it must not be written again */
+  STEP(4, dz_io_start(&io, true, file, memory + 4096, 4096, 0, &io) == DROWSE_OK);
+  STEP(5, dz_io_wait(&io, &token) == DROWSE_OK && token == &io);
+  dz_io_end(&io);
+  STEP(6, pread(dz_file_descriptor(file), memory, 4096, 8192) == 4096 && memory[0] == 8);
+  dz_file_release(file);
+  return 0;
+}
+
 static int without_threads(void) {
   int descriptors = open_descriptors();
   drowse_error error = {.struct_size = sizeof error};
@@ -331,12 +394,13 @@ static int without_threads(void) {
 
 START_TEST(a_kernel_may_refuse_rings_and_threads) {
   if (CHILD_MAY_START_THREADS) ck_child_or_skip(without_rings);
+  if (CHILD_MAY_START_THREADS) ck_child_or_skip(with_a_ring_that_was_broken);
   ck_child_or_skip(with_a_broken_ring);
   ck_child_or_skip(without_threads);
 }
 END_TEST
 
-/* ---- signals, forks */
+/* ---- forks */
 
 static int nothing(void) {
   return 0;
@@ -357,39 +421,26 @@ START_TEST(a_fork_meanwhile_is_harmless) {
 }
 END_TEST
 
-/* A thread's name and which signals it blocks. */
-static uint64_t blocked_signals(const char *task, char name[32]) {
-  char path[300], line[256];
-  unsigned long long bits = 0;
-  (void)snprintf(path, sizeof path, "/proc/self/task/%s/status", task);
-  FILE *status = fopen(path, "re");
-  ck_assert_ptr_nonnull(status);
-  while (fgets(line, sizeof line, status) != NULL) {
-    (void)sscanf(line, "Name: %31s", name);
-    (void)sscanf(line, "SigBlk: %llx", &bits);
-  }
-  (void)fclose(status);
-  return bits;
-}
-
 START_TEST(its_threads_take_no_signals) {
-  const uint64_t some = UINT64_C(1) << (SIGTERM - 1) | UINT64_C(1) << (SIGUSR1 - 1) | UINT64_C(1) << (SIGXFSZ - 1);
-  unsigned found = 0;
+  const uint64_t signals = UINT64_C(1) << (SIGTERM - 1) | UINT64_C(1) << (SIGUSR1 - 1) | UINT64_C(1) << (SIGXFSZ - 1);
+  sigset_t own;
+  wait_until_there_is_none();
   begin(0, 4);
-  DIR *tasks = opendir("/proc/self/task");
-  ck_assert_ptr_nonnull(tasks);
-  for (const struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
-    char name[32] = "";
-    if (entry->d_name[0] == '.') continue;
-    bool blocks = (blocked_signals(entry->d_name, name) & some) == some, ours = strcmp(name, "drowse-io") == 0;
-    if (ours) ck_assert(blocks);
-    found += ours;
-  }
-  (void)closedir(tasks);
-  ck_assert_uint_ge(found, 4);
-  sigset_t now;
-  ck_assert_int_eq(pthread_sigmask(SIG_SETMASK, NULL, &now), 0);
-  ck_assert_int_eq(sigismember(&now, SIGTERM), 0);
+  ck_assert_uint_eq(count_threads(signals), 4);
+  ck_assert_int_eq(pthread_sigmask(SIG_SETMASK, NULL, &own), 0);
+  ck_assert_int_eq(sigismember(&own, SIGTERM), 0);
+  dz_io_end(&io);
+}
+END_TEST
+
+START_TEST(depth_bounds_its_threads) {
+  wait_until_there_is_none();
+  begin(0, 1);
+  ck_assert_uint_eq(count_threads(0), 1);
+  dz_io_end(&io);
+  wait_until_there_is_none();
+  begin(0, 1000);
+  ck_assert_uint_eq(count_threads(0), 16);
   dz_io_end(&io);
 }
 END_TEST
@@ -410,5 +461,6 @@ int main(void) {
   HARNESS_FIXTURE_TEST(suite, a_kernel_may_refuse_rings_and_threads, start, finish);
   HARNESS_LOOP_TEST(suite, a_fork_meanwhile_is_harmless, start, finish, kinds);
   HARNESS_TEST(suite, its_threads_take_no_signals);
+  HARNESS_TEST(suite, depth_bounds_its_threads);
   return harness_run(suite);
 }
