@@ -124,9 +124,14 @@ static inline void close_device(void) {
   ck_assert_int_eq(device.driver.DevicePrimaryCtxRelease(device.ordinal), CUDA_SUCCESS);
   threads_allowed = 1000000;
   touch_code = 0;
-  refused_size = untouchable = small_wishes = 0;
-  clock_step = clock_now = 0;
-  unmap_refused = huge_refused = scan_refused = false;
+  refused_size = 0;
+  untouchable = 0;
+  small_wishes = 0;
+  clock_step = 0;
+  clock_now = 0;
+  unmap_refused = false;
+  huge_refused = false;
+  scan_refused = false;
 }
 
 static inline CUresult refuse_to_pin(void *host, size_t bytes, unsigned int flags) {

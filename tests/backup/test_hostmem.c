@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * How much memory the host can still give. Limits of cgroups come from the system, so only that they are not exceeded is tested.
+ * How much memory the host can still give. Limits of cgroups come from the system, so only that they are not exceeded is tested;
+ * and claims.
  */
 #include "backup/hostmem.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -29,8 +32,44 @@ START_TEST(there_is_some_and_no_more_than_the_machine_has) {
 }
 END_TEST
 
+/* Others use the machine meanwhile, so only large parts of it are told apart. */
+START_TEST(what_is_claimed_is_not_there_for_others) {
+  uint64_t most = dz_host_available() / 4 * 3, available = 0;
+  ck_assert(!dz_host_claim(UINT64_MAX, &available));
+  ck_assert_uint_gt(available, most / 2);
+  ck_assert(dz_host_claim(most, &available));
+  ck_assert(!dz_host_claim(most, &available));
+  ck_assert_uint_lt(available, most);
+  ck_assert(dz_host_claim(4096, &available));
+  dz_host_unclaim(most);
+  ck_assert(dz_host_claim(most, &available));
+  dz_host_unclaim(most);
+  dz_host_unclaim(4096);
+}
+END_TEST
+
+static int claim_in_child(uint64_t bytes) {
+  uint64_t available;
+  return dz_host_claim(bytes, &available) ? 0 : 1;
+}
+
+/* The child does not have the threads that would unclaim them. */
+START_TEST(a_parents_claims_are_not_its_childs) {
+  int status;
+  uint64_t most = dz_host_available() / 4 * 3, available;
+  ck_assert(dz_host_claim(most, &available));
+  pid_t child = fork();
+  if (child == 0) _exit(claim_in_child(most));
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert_int_eq(status, 0);
+  dz_host_unclaim(most);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("hostmem");
   HARNESS_TEST(suite, there_is_some_and_no_more_than_the_machine_has);
+  HARNESS_TEST(suite, what_is_claimed_is_not_there_for_others);
+  HARNESS_TEST(suite, a_parents_claims_are_not_its_childs);
   return harness_run(suite);
 }

@@ -103,6 +103,30 @@ START_TEST(a_pinned_arena_is_not_copied) {
 }
 END_TEST
 
+static struct range *growing;
+
+static int child_closes(void) {
+  unsigned char residence;
+  STEP(1, mincore(dz_space_memory(growing), 4096, &residence) != 0);
+  STEP(2, mincore((char *)dz_space_memory(growing) + growing->bytes - 4096, 4096, &residence) != 0);
+  STEP(3, drowse_heap_close(heap) == DROWSE_OK);
+  STEP(4, dz_host_calls_after_fork() == 0);
+  return 0;
+}
+
+/* Whatever its threads are at, in the parent they go on and in the child there is nothing of it. */
+START_TEST(an_arena_that_grows_is_not_copied) {
+  uint64_t bytes = arena_bytes() / 4;
+  for (uint64_t round = 1; round <= 4; round++) {
+    ck_ok(dz_arena_grow(&heap->arena, bytes, &growing));
+    for (int i = 0; i < 4; i++) ck_child(child_closes);
+    ck_ok(dz_arena_wait(&heap->arena, growing, bytes));
+    ck_assert_uint_eq(stats_of(NULL).pinned_bytes, round * bytes);
+    dz_arena_give(&heap->arena, growing);
+  }
+}
+END_TEST
+
 /* ---- the child's own memory where the arena was */
 
 enum { BYTES = 24 * 1024 * 1024 };
@@ -160,6 +184,7 @@ END_TEST
 int main(void) {
   Suite *suite = suite_create("forks and memory");
   HEAP_TEST(suite, a_pinned_arena_is_not_copied);
+  HEAP_TEST(suite, an_arena_that_grows_is_not_copied);
   HEAP_TEST(suite, closing_leaves_what_the_child_has_in_the_holes);
   TCase *untold = tcase_create("forks_without_handlers_have_the_same_holes");
   tcase_add_checked_fixture(untold, start, finish);
