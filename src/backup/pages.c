@@ -75,8 +75,15 @@ int dz_pages_unmap(uint64_t base, uint64_t bytes) {
 
 /* ---- touching */
 
-/* Kernels before 5.14 do not know the request: there each page is touched. They cannot say no. */
+static void write_to(uint64_t base) {
+  *(volatile char *)address(base) = 0;
+}
+
+/* A write brings a whole huge page, without the lock that the request takes: with many threads a quarter faster. The request then
+ * brings small pages where there were no huge ones, and can say no. Kernels before 5.14 do not know it: there each page is
+ * written to. */
 int dz_pages_touch(uint64_t base, uint64_t bytes) {
+  for (uint64_t at = dz_round_up(base, DZ_HUGE_PAGE_BYTES); at < base + bytes; at += DZ_HUGE_PAGE_BYTES) write_to(at);
 #ifdef MADV_POPULATE_WRITE
   int code;
   do {
@@ -85,7 +92,7 @@ int dz_pages_touch(uint64_t base, uint64_t bytes) {
   if (code != EINVAL) return code;
 #endif
   const uint64_t page = dz_page_bytes();
-  for (uint64_t at = base; at < base + bytes; at += page) *(volatile char *)address(at) = 0;
+  for (uint64_t at = base; at < base + bytes; at += page) write_to(at);
   return 0;
 }
 

@@ -278,23 +278,23 @@ uint64_t dz_tag_unmap(struct tag *tag) {
 
 /* ---- sleep */
 
+static void hollow_block(struct block *block) {
+  block->range.bin_before = NULL;
+  block->range.bin_next = NULL;
+  if (block->state == DZ_LIVE || block->state == DZ_LEAVING) return;
+  block->state = DZ_HOLE;
+  block->poisoned = false;
+  dz_uses_drop(block); /* whatever used it is over */
+}
+
 /* Everything but live blocks becomes holes. */
 static void hollow(struct segment *segment) {
-  for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
-    block->range.bin_before = NULL;
-    block->range.bin_next = NULL;
-    if (block->state == DZ_LIVE || block->state == DZ_LEAVING) continue;
-    block->state = DZ_HOLE;
-    block->poisoned = false;
-    dz_uses_drop(block); /* whatever used it is over */
-  }
-  for (struct block *block = segment->first; block != NULL;) {
-    struct block *after = dz_block_after(block);
-    if (block->state == DZ_HOLE && after != NULL && after->state == DZ_HOLE) {
-      join_after(block);
-    } else {
-      block = after;
-    }
+  for (struct block *block = segment->first, *before; block != NULL; block = dz_block_after(block)) {
+    hollow_block(block);
+    before = dz_block_before(block);
+    if (block->state != DZ_HOLE || before == NULL || before->state != DZ_HOLE) continue;
+    join_after(before);
+    block = before;
   }
 }
 

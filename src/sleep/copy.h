@@ -10,7 +10,7 @@
 #include "sleep/op.h"
 #include "sleep/relay.h"
 
-enum { DZ_COPIES_IN_FLIGHT = 4 };
+enum { DZ_COPIES_IN_FLIGHT = 8 };
 
 /* Some copies with an event behind them. */
 struct flight {

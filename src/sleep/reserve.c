@@ -151,6 +151,7 @@ static drowse_status take_from_file(struct drowse_op *op) {
 drowse_status dz_reserve_backups(struct drowse_op *op, uint64_t *bytes) {
   drowse_status status = DROWSE_OK;
   *bytes = wanted_bytes(op);
+  if (*bytes == 0) return DROWSE_OK;
   if (op->backup == DROWSE_BACKUP_HOST) status = grow(op, UINT64_MAX);
   if (op->backup == DROWSE_BACKUP_HOST_THEN_FILE) status = grow(op, dz_arena_room(&op->heap->arena));
   if (op->backup != DROWSE_BACKUP_HOST && status == DROWSE_OK) status = take_from_file(op);

@@ -34,7 +34,6 @@ static drowse_status check_seals(struct drowse_op *op) {
 
 static drowse_status copy_all(struct drowse_op *op, uint64_t bytes) {
   struct copier copier;
-  if (bytes == 0) return DROWSE_OK;
   dz_op_expect(op, bytes);
   drowse_status status = dz_copier_begin(&copier, op, DZ_RELAY_OUT);
   for (const struct tag *tag = op->tags; status == DROWSE_OK && tag != NULL; tag = tag->op_next) {
@@ -50,16 +49,18 @@ static drowse_status back_up(struct drowse_op *op) {
   uint64_t bytes;
   drowse_status status = op->heap->check_seals ? check_seals(op) : DROWSE_OK;
   if (status == DROWSE_OK) status = dz_reserve_backups(op, &bytes);
-  if (status == DROWSE_OK) status = copy_all(op, bytes);
-  return status;
+  if (status != DROWSE_OK || bytes == 0) return status;
+  op->backed_up = true;
+  return copy_all(op, bytes);
 }
 
 /* ---- letting go: past the commit point */
 
 /* Lets a tag's device memory go, and its backup if it is discarded. Returns by how many bytes more are stuck than before. */
-static uint64_t let_go(drowse_heap *heap, struct tag *tag) {
+static uint64_t let_go(const struct drowse_op *op, struct tag *tag) {
+  drowse_heap *heap = op->heap;
   uint64_t stuck_before = tag->stuck_bytes, stuck_bytes = dz_tag_unmap(tag);
-  if (tag->action == DROWSE_OFFLOAD) dz_tag_keep_backups(tag);
+  if (op->backed_up) dz_tag_keep_backups(tag);
   dz_lock(&heap->lock);
   if (tag->action == DROWSE_DISCARD) {
     dz_tag_drop_backups(tag, false);
@@ -89,7 +90,7 @@ static drowse_status let_all_go(struct drowse_op *op) {
   for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
     next = tag->op_next;
     fell_asleep |= tag->before == DROWSE_AWAKE;
-    stuck_bytes += let_go(heap, tag);
+    stuck_bytes += let_go(op, tag);
   }
   uint64_t unreleased_after = unreleased_bytes(heap);
   if (unreleased_after > unreleased_before) stuck_bytes += unreleased_after - unreleased_before;
