@@ -7,8 +7,8 @@
  *                                                       about INSTRUCTIONS (240) a pair on data that no other thread has
  *   alloc [-d DEVICE] random [MOST]                     free a random block of 1000, of MOST (1000000) and allocate another
  *   alloc [-d DEVICE] growth [GIB]                      from nothing to GIB (40) in steps of 20 MiB
- *   alloc [-d DEVICE] count KIND PAIRS [LIVE]           PAIRS of a kind (pair, loop, random, none) and nothing else:
- * bench/alloc.sh counts their instructions. none is random with nothing allocated
+ *   alloc [-d DEVICE] count KIND PAIRS [LIVE]           PAIRS of a kind (pair, loop, random, large, none) and nothing else:
+ * bench/alloc.sh counts their instructions. large is random with large sizes, none with nothing allocated
  *
  * ns is for one pair of allocate and free; processor time in pair and random, elapsed time in threads and growth, where waiting
  * counts; always the best of some rounds, in which the allocators take turns, so that a machine that gets slower meanwhile does
@@ -339,13 +339,13 @@ static void measure_growth(const char *device, size_t gib) {
 /* ---- count */
 
 static int count(const char *kind, size_t pairs, size_t live) {
-  struct crowd crowd = {.sizes = small_sizes, .live = live};
+  struct crowd crowd = {.sizes = *kind == 'l' ? large_sizes : small_sizes, .live = live};
   if (strcmp(kind, "pair") == 0) {
     run_pairs(&bench_drowse, NULL, pairs);
   } else if (strcmp(kind, "loop") == 0) {
     run_loop(pairs, 100 * LOOP_STEP_INSTRUCTIONS);
-  } else if (strcmp(kind, "random") == 0 || strcmp(kind, "none") == 0) {
-    crowd.allocator = *kind == 'r' ? &bench_drowse : &bench_none;
+  } else if (strcmp(kind, "random") == 0 || strcmp(kind, "large") == 0 || strcmp(kind, "none") == 0) {
+    crowd.allocator = *kind == 'n' ? &bench_none : &bench_drowse;
     crowd_begin(&crowd);
     replace_blocks(&crowd, pairs);
     crowd_end(&crowd);
