@@ -108,8 +108,8 @@ struct block *dz_block_settle(struct block *block) {
 
 /* ---- live blocks */
 
-/* Blocks that were kept are joined with their neighbours where nothing else is large enough, and before a large block is cut: what
- * comes of it may fit better, and on the training traces of bench/ that is up to a twentieth of all memory. */
+/* Blocks that were kept are joined with their neighbours where nothing else is large enough, and before a large block is cut:
+ * what comes of it may fit better, and on the training traces of bench/ that is up to a twentieth of all memory. */
 static struct block *find_free(struct pool *pool, uint64_t bytes) {
   struct range *range = dz_bins_find(&pool->free, bytes);
   if (range != NULL && ((pool->kind & DZ_SMALL) != 0 || range->bytes == bytes)) return (struct block *)range;

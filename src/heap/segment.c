@@ -9,13 +9,14 @@
 
 #include "heap/block.h"
 
-/* The largest handle. On an H100 handles of 20 MiB cost 0.1 ms each, 5 us a MiB, and 1 GiB ones 0.5 us a MiB; but free memory
- * moves in whole handles, and what a large one has in use keeps the rest of it where it is: on the training traces of bench/ 1
- * GiB maps up to a sixth more at the peak than 20 MiB. A wake, which knows what is live, maps with as few as may be. */
-static const uint64_t created_bytes_max = UINT64_C(20) << 20;
+/* The largest handle. On an H100 one costs 0.05 to 0.1 ms, large or not; but free memory moves in whole handles, and what a large
+ * one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a sixth more at the peak
+ * than is live, of 20 MiB up to a twentieth, of 4 MiB a fiftieth. A wake, which knows what is live, maps with as few as may be.
+ */
+static const uint64_t created_bytes_max = UINT64_C(4) << 20;
 static const uint64_t waking_bytes_max = UINT64_C(1) << 30;
 
-/* Small pools grow by 1/32, which is also what they can waste. */
+/* Small pools grow by 1/32, which is also what they can waste, and at most by one handle. */
 enum { GROWTH_SHARE = 32 };
 
 uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t request, uint64_t live) {
