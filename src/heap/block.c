@@ -128,7 +128,8 @@ struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignmen
   return block;
 }
 
-static void make_free(struct pool *pool, struct block *block) {
+static void make_free(struct pool *pool, struct block *block, uint64_t freed_at) {
+  block->freed_at = freed_at;
   dz_index_remove(&pool->tag->heap->index, block, &pool->index_supply);
   block->state = DZ_FREE;
   (void)dz_block_settle(block);
@@ -137,7 +138,7 @@ static void make_free(struct pool *pool, struct block *block) {
 static void flush(struct pool *pool, struct quick *quick) {
   for (struct block *block = quick->last; block != NULL; block = quick->last) {
     dz_quick_pop(quick, block);
-    make_free(pool, block);
+    make_free(pool, block, quick->freed_at);
   }
 }
 
@@ -151,10 +152,10 @@ void dz_block_end_unkept(struct pool *pool, struct block *block) {
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
   dz_block_make_unused(pool, block);
   if (quick->last->range.bytes == block->range.bytes) {
-    make_free(pool, block);
+    make_free(pool, block, pool->frees);
   } else {
     flush(pool, quick);
-    dz_quick_push(quick, block);
+    dz_quick_push(pool, quick, block);
   }
 }
 
@@ -169,6 +170,7 @@ void dz_block_end(struct block *block) {
   struct tag *tag = pool->tag;
   assert(block->state == DZ_LIVE);
   dz_block_make_unused(pool, block);
+  block->freed_at = pool->frees;
   if (block->backup != NULL) {
     tag->backup_bytes -= block->range.bytes;
     dz_arena_give(&tag->heap->arena, block->backup);

@@ -35,7 +35,7 @@ struct block {
   struct range *backup;     /* asleep: where its bytes are; NULL: discarded */
   struct use *uses;         /* other streams that use it */
   struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; leaving; a spare node */
-  /* free: its pool's clock when the last of its bytes was freed */
+  /* free: its pool's clock when the last of its bytes was freed, or somewhat later; not known while it is kept (quick.h) */
   uint64_t freed_at;
 };
 
@@ -94,16 +94,16 @@ void dz_block_drop(struct block *block);
  */
 struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignment);
 
-/* What begins and ends a live block's life; the pool's clock ticks. */
+/* What begins and ends a live block's life; then the pool's clock ticks. */
 static inline void dz_block_make_live(struct pool *pool, struct block *block, uint64_t asked) {
   block->state = DZ_LIVE;
   block->slack = (uint16_t)(block->range.bytes - asked);
   pool->live_bytes += block->range.bytes;
   pool->takes++;
 }
-static inline void dz_block_make_unused(struct pool *pool, struct block *block) {
+static inline void dz_block_make_unused(struct pool *pool, const struct block *block) {
   pool->live_bytes -= block->range.bytes;
-  block->freed_at = ++pool->frees;
+  pool->frees++;
 }
 
 /* Takes a live block out of the index: it is still counted, and nobody finds it any more. */

@@ -19,9 +19,10 @@ enum { DZ_CACHE_LINE = 64 };
 /* Blocks of one size that were freed last, the last one first, by range.bin_next (quick.h). */
 struct quick {
   struct block *last;
+  uint64_t freed_at; /* when that was, by the pool's clock. Not in the block, where it would be one more cache line to write */
   unsigned count;
 };
-enum { DZ_QUICK_BITS = 6, DZ_QUICK_SIZES = 1 << DZ_QUICK_BITS, DZ_QUICK_BLOCKS = 16 }; /* of a pool; of a size */
+enum { DZ_QUICK_BITS = 6, DZ_QUICK_SIZES = 1 << DZ_QUICK_BITS, DZ_QUICK_BLOCKS = 64 }; /* of a pool; of a size */
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
 enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */

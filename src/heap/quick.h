@@ -21,8 +21,9 @@ static inline void dz_quick_pop(struct quick *quick, struct block *block) {
   block->range.bin_next = NULL;
 }
 
-static inline void dz_quick_push(struct quick *quick, struct block *block) {
+static inline void dz_quick_push(struct pool *pool, struct quick *quick, struct block *block) {
   block->state = DZ_QUICK;
+  quick->freed_at = pool->frees;
   block->range.bin_next = quick->last == NULL ? NULL : &quick->last->range;
   quick->last = block;
   quick->count++;
@@ -44,7 +45,7 @@ static inline bool dz_quick_keep(struct pool *pool, struct block *block) {
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
   if (quick->last != NULL && (quick->count >= DZ_QUICK_BLOCKS || quick->last->range.bytes != block->range.bytes)) return false;
   dz_block_make_unused(pool, block);
-  dz_quick_push(quick, block);
+  dz_quick_push(pool, quick, block);
   return true;
 }
 
