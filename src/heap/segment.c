@@ -11,7 +11,7 @@
 
 /* The largest handle. On an H100 one costs 0.05 to 0.1 ms, large or not; but free memory moves in whole handles, and what a large
  * one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a sixth more at the peak
- * than is live, of 20 MiB up to a twentieth, of 4 MiB a fiftieth. A wake, which knows what is live, maps with as few as may be.
+ * than is live, of 20 MiB a fourteenth, of 4 MiB a fortieth. A wake, which knows what is live, maps with as few as may be.
  */
 static const uint64_t created_bytes_max = UINT64_C(4) << 20;
 static const uint64_t waking_bytes_max = UINT64_C(1) << 30;
