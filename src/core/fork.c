@@ -14,7 +14,7 @@
 
 static struct fork_part *parts; /* by rank; registered before a second thread is, or under parts_lock */
 static pthread_mutex_t parts_lock = PTHREAD_MUTEX_INITIALIZER;
-static atomic_uint_fast64_t generation = 1;
+atomic_uint_fast64_t dz_fork_number = 1; /* the generation */
 
 /* In a page that the kernel empties in the child of whatever kind of fork: 0 there. Where it does not know how, a plain variable,
  * and forks without handlers are not noticed. */
@@ -57,7 +57,7 @@ static void parent(void) {
 }
 
 static void begin_generation(bool held) {
-  (void)atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
+  (void)atomic_fetch_add_explicit(&dz_fork_number, 1, memory_order_relaxed);
   atomic_store_explicit(dz_fork_cell, DZ_FORK_QUIET, memory_order_relaxed);
   for (struct fork_part *part = parts; part != NULL; part = part->next) part->child(held);
 }
@@ -82,7 +82,7 @@ static __attribute__((noinline)) void notice_fork(void) {
 
 uint64_t dz_fork_generation(void) {
   if (__builtin_expect(atomic_load_explicit(dz_fork_cell, memory_order_relaxed) == 0, 0)) notice_fork();
-  return atomic_load_explicit(&generation, memory_order_relaxed);
+  return atomic_load_explicit(&dz_fork_number, memory_order_relaxed);
 }
 
 void dz_fork_pend(void) {

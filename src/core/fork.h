@@ -33,6 +33,12 @@ static inline bool dz_fork_quiet(void) {
   return atomic_load_explicit(dz_fork_cell, memory_order_relaxed) == DZ_FORK_QUIET;
 }
 
+/* The same, and whether it is of a generation: what a call asks that has no time for more. */
+extern __attribute__((visibility("hidden"))) atomic_uint_fast64_t dz_fork_number;
+static inline bool dz_fork_quiet_since(uint64_t generation) {
+  return dz_fork_quiet() && atomic_load_explicit(&dz_fork_number, memory_order_relaxed) == generation;
+}
+
 /* From a part's child: there is something for the next call. dz_fork_settle() then says so, once. */
 void dz_fork_pend(void);
 bool dz_fork_settle(void);

@@ -66,6 +66,14 @@ static inline void dz_light_lock(struct light_lock *lock, enum lock_rank rank) {
     dz_light_wait(lock);
 }
 
+/* Takes it if that needs no waiting. */
+static inline bool dz_light_try(struct light_lock *lock, enum lock_rank rank) {
+  unsigned was = 0;
+  bool taken = atomic_compare_exchange_strong_explicit(&lock->taken, &was, 1, memory_order_acquire, memory_order_relaxed);
+  if (taken) dz_rank_note(rank, true);
+  return taken;
+}
+
 static inline void dz_light_unlock(struct light_lock *lock, enum lock_rank rank) {
   atomic_store_explicit(&lock->taken, 0, memory_order_release);
   atomic_signal_fence(memory_order_seq_cst); /* the processor may look first all the same: see dz_light_wait() */

@@ -15,9 +15,10 @@
 #include "heap/backup.h"
 #include "heap/pending.h"
 #include "heap/poison.h"
+#include "heap/quick.h"
 #include "heap/reclaim.h"
 #include "heap/stream.h"
-#include "scope/frame.h"
+#include "scope/stack.h"
 
 /* What is asked for. */
 struct request {
@@ -66,6 +67,7 @@ struct growth {
   bool poisoned;        /* what is there now */
   uint64_t missing;     /* what has to be there for the request */
   uint64_t created;     /* how much of it comes from the device, and what is created beyond */
+  bool loads;           /* nothing of the pool has been freed: what comes stays, as when a model is loaded */
 };
 
 /* How much a hole needs for bytes in a row, together with the free block before it. */
@@ -81,8 +83,9 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes, uint64_t 
   struct pool *pool = growth->pool;
   drowse_heap *heap = pool->tag->heap;
   dz_pool_lock(pool);
-  struct block *hole = (struct block *)dz_bins_find(&pool->holes, hole_bytes);
+  struct block *hole = dz_block_of(dz_bins_find(&pool->holes, hole_bytes));
   drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES + 1);
+  growth->loads = pool->frees == 0;
   if (status == DROWSE_OK) growth->missing = missing_bytes(hole, bytes);
   if (status == DROWSE_OK && growth->missing > 0) {
     uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
@@ -120,12 +123,13 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
 }
 
 /* Creates what serves the tag's growth, or, if the device has not as much, just what is missing. */
-static drowse_status create(struct growth *growth, struct extent **list) {
+static drowse_status create(const struct growth *growth, struct extent **list) {
   drowse_heap *heap = growth->pool->tag->heap;
-  drowse_status status = growth->created == 0 ? DROWSE_OK : dz_extents_create(heap, growth->created, list);
+  uint64_t most = growth->loads ? DZ_LOADED_BYTES : DZ_MOVABLE_BYTES;
+  drowse_status status = growth->created == 0 ? DROWSE_OK : dz_extents_create(heap, growth->created, most, &list);
   if (status != DROWSE_ERR_NO_DEVICE_MEMORY || growth->missing <= growth->claims.bytes) return status;
   uint64_t least = dz_round_up(growth->missing - growth->claims.bytes, heap->granularity);
-  return least < growth->created ? dz_extents_create(heap, least, list) : status;
+  return least < growth->created ? dz_extents_create(heap, least, most, &list) : status;
 }
 
 /* What has come to the hole is free from now on, the rest a hole again. With the heap's lock. */
@@ -193,24 +197,19 @@ static drowse_status grow(struct pool *pool, const struct request *request) {
 
 /* ---- allocating */
 
-/* What is at hand, by the pool's lock alone; NULL: nothing. */
-static inline void *take_at_hand(struct pool *pool, uint64_t asked, uint64_t alignment) {
-  void *ptr = NULL;
-  dz_pool_lock(pool);
-  if (pool->open && pool->spare_count >= DZ_POOL_NODES && dz_index_is_supplied(&pool->index_supply)) {
-    const struct block *block = dz_block_take(pool, asked, alignment);
-    if (block != NULL) ptr = (void *)(uintptr_t)block->range.base;
-  }
-  dz_pool_unlock(pool);
-  return ptr;
+static void *base_of(const struct block *block) {
+  return block == NULL ? NULL : (void *)(uintptr_t)block->range.base;
 }
 
-/* The same with the heap's lock, which sees to what the pool has to have for it. */
+/* With both locks: the heap's sees to what the pool has to have for it. */
 static drowse_status take(struct pool *pool, const struct request *request, void **ptr) {
   dz_pool_lock(pool);
   drowse_status status = dz_pool_supply(pool, DZ_POOL_NODES);
+  if (status == DROWSE_OK && pool->open) {
+    const struct block *block = dz_quick_take(pool, request->asked, request->alignment);
+    *ptr = base_of(block != NULL ? block : dz_block_take(pool, request->asked, request->alignment));
+  }
   dz_pool_unlock(pool);
-  if (status == DROWSE_OK) *ptr = take_at_hand(pool, request->asked, request->alignment);
   return status;
 }
 
@@ -366,33 +365,69 @@ DROWSE_API drowse_status drowse_alloc_with(drowse_heap *heap, size_t bytes, drow
   return status;
 }
 
-/* What servers do millions of times: nothing but what the frame says, and a free block is at hand. NULL: it takes more. */
-static void *allocate_at_hand(drowse_heap *heap, size_t bytes, CUstream stream) {
-  if (heap == NULL || bytes - 1 >= DZ_ADDRESS_END || dz_heap_is_inherited(heap) || dz_poison_is_on(heap)) return NULL;
-  struct frame frame = dz_frame_current();
-  const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
-  struct pool *pool =
-      name == NULL ? NULL : dz_pool_glance(heap, name, dz_pool_kind(bytes, is_expandable(heap, frame.expandable)), stream);
-  return pool == NULL ? NULL : take_at_hand(pool, bytes, DZ_UNIT);
+/* ---- what servers do millions of times: nothing but what the frame says, and a block is at hand, by the pool's lock alone. What
+ * is usual is inline and calls nothing, so that it need not save registers; whatever takes more is called last, out of line. */
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define OUT_OF_LINE static __attribute__((noinline))
+
+/* Whether there is nothing about the heap that a call has to see to first. */
+static inline bool is_usual(const drowse_heap *heap) {
+  return heap != NULL && dz_fork_quiet_since(heap->generation) && !dz_poison_is_on(heap);
 }
 
-DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) {
-  void *block = ptr == NULL ? NULL : allocate_at_hand(heap, bytes, stream);
-  if (block == NULL) return drowse_alloc_with(heap, bytes, stream, NULL, ptr);
-  *ptr = block;
+OUT_OF_LINE drowse_status allocate_special(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr) {
+  return drowse_alloc_with(heap, bytes, stream, NULL, ptr);
+}
+
+/* No block of the size was kept. Lets the pool's lock go. */
+OUT_OF_LINE drowse_status cut_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
+  bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && dz_index_is_supplied(&pool->index_supply);
+  void *base = supplied ? base_of(dz_block_take(pool, bytes, DZ_UNIT)) : NULL;
+  dz_pool_unlock(pool);
+  if (base == NULL) return allocate_special(heap, bytes, stream, ptr);
+  *ptr = base;
   return DROWSE_OK;
 }
 
-/* Frees a live block of an open pool that only its own stream uses, by the pool's lock alone; false: it takes more. */
-static bool free_at_hand(drowse_heap *heap, uint64_t address) {
-  struct block *block = dz_block_lock(heap, address, true);
-  if (block == NULL) return false;
-  struct pool *pool = dz_pool_of(block);
-  bool at_hand = pool->open && !block->used;
-  if (at_hand) dz_block_end_quick(pool, block);
+/* Closed pools keep nothing. */
+ALWAYS_INLINE drowse_status take_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
+  const struct block *block = dz_quick_take(pool, bytes, DZ_UNIT);
+  if (block == NULL) return cut_and_unlock(heap, bytes, stream, ptr, pool);
+  *ptr = base_of(block);
   dz_pool_unlock(pool);
-  return at_hand;
+  return DROWSE_OK;
 }
+
+OUT_OF_LINE drowse_status take_waiting(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
+  dz_pool_lock(pool);
+  return take_and_unlock(heap, bytes, stream, ptr, pool);
+}
+
+ALWAYS_INLINE drowse_status allocate_usual(drowse_heap *heap, size_t bytes, CUstream stream, uint64_t stream_identity, void **ptr,
+                                           const void *sp) {
+  struct frame frame;
+  if (bytes - 1 >= DZ_ADDRESS_END || !dz_frame_glance(sp, &frame)) return allocate_special(heap, bytes, stream, ptr);
+  const drowse_tag *name = frame.tag != NULL ? frame.tag : heap->default_name;
+  if (name == NULL) return allocate_special(heap, bytes, stream, ptr);
+  enum pool_kind kind = dz_pool_kind(bytes, is_expandable(heap, frame.expandable));
+  struct pool *pool = dz_pool_glance(heap->pools, name, kind, stream, stream_identity);
+  if (pool == NULL) return allocate_special(heap, bytes, stream, ptr);
+  return dz_pool_try(pool) ? take_and_unlock(heap, bytes, stream, ptr, pool) : take_waiting(heap, bytes, stream, ptr, pool);
+}
+
+/* By itself, because the driver is called. */
+OUT_OF_LINE drowse_status allocate_on_stream(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, const void *sp) {
+  return allocate_usual(heap, bytes, stream, dz_stream_ask(heap, stream), ptr, sp);
+}
+
+DROWSE_API drowse_status drowse_alloc(drowse_heap *heap, size_t bytes, drowse_stream stream, void **ptr) {
+  if (ptr == NULL || !is_usual(heap)) return allocate_special(heap, bytes, stream, ptr);
+  if (!dz_stream_is_legacy(stream)) return allocate_on_stream(heap, bytes, stream, ptr, DZ_CALLERS_SP);
+  return allocate_usual(heap, bytes, stream, DZ_LEGACY_IDENTITY, ptr, DZ_CALLERS_SP);
+}
+
+/* ---- freeing */
 
 /* Frees a live block, or notes that it is to be freed when its tag's motion ends. With both locks. */
 static void end_block(struct block *block) {
@@ -431,12 +466,44 @@ static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
   return used ? mark_uses(heap) : DROWSE_OK;
 }
 
-DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr) {
+OUT_OF_LINE drowse_status free_special(drowse_heap *heap, void *ptr) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK || ptr == NULL) return status;
   if (dz_poison_is_on(heap)) status = dz_poison_fill(heap, ptr);
-  if (status != DROWSE_OK) return status;
-  return free_at_hand(heap, (uint64_t)(uintptr_t)ptr) ? DROWSE_OK : free_whatever(heap, ptr);
+  return status == DROWSE_OK ? free_whatever(heap, ptr) : status;
+}
+
+OUT_OF_LINE drowse_status unlock_and_free_special(drowse_heap *heap, void *ptr, struct pool *pool) {
+  dz_pool_unlock(pool);
+  return free_special(heap, ptr);
+}
+
+OUT_OF_LINE drowse_status free_unkept_and_unlock(struct pool *pool, struct block *block) {
+  dz_block_end_unkept(pool, block);
+  dz_pool_unlock(pool);
+  return DROWSE_OK;
+}
+
+/* A live block of an open pool that only its own stream uses. With the pool's lock, which is let go. */
+ALWAYS_INLINE drowse_status free_and_unlock(drowse_heap *heap, void *ptr, struct pool *pool, struct block *block) {
+  bool usual = dz_block_starts(pool, block, (uint64_t)(uintptr_t)ptr) && pool->open && !block->used;
+  if (!usual) return unlock_and_free_special(heap, ptr, pool);
+  if (!dz_quick_keep(pool, block)) return free_unkept_and_unlock(pool, block);
+  dz_pool_unlock(pool);
+  return DROWSE_OK;
+}
+
+OUT_OF_LINE drowse_status free_waiting(drowse_heap *heap, void *ptr, struct pool *pool, struct block *block) {
+  dz_pool_lock(pool);
+  return free_and_unlock(heap, ptr, pool, block);
+}
+
+DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr) {
+  if (!is_usual(heap)) return free_special(heap, ptr);
+  struct block *block = dz_index_glance(&heap->index, (uint64_t)(uintptr_t)ptr);
+  struct pool *pool = block == NULL ? NULL : dz_pool_glance_of(block);
+  if (pool == NULL) return free_special(heap, ptr);
+  return dz_pool_try(pool) ? free_and_unlock(heap, ptr, pool, block) : free_waiting(heap, ptr, pool, block);
 }
 
 /* Ends the live blocks of an awake or sleeping tag's pool. Ending a block may join it with its neighbours, so the search begins

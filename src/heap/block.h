@@ -36,19 +36,24 @@ struct block {
   struct filed *filed;      /* ... in a file */
   struct use *uses;         /* other streams that use it */
   struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; leaving; a spare node */
-  /* free: its pool's clock when the last of its bytes was freed */
+  /* free: its pool's clock when the last of its bytes was freed, or somewhat later; not known while it is kept (quick.h) */
   uint64_t freed_at;
   bool is_new; /* the backup: the operation that moves the tag has made it */
 };
 
 _Static_assert(offsetof(struct block, backup) == DZ_CACHE_LINE, "the first line is full, and no more");
 
+/* The block that a range of a segment's is. By way of void *, because ranges are aligned to less. */
+static inline struct block *dz_block_of(const struct range *range) {
+  return (struct block *)(void *)(uintptr_t)range;
+}
+
 static inline struct block *dz_block_after(const struct block *block) {
-  return (struct block *)block->range.after;
+  return dz_block_of(block->range.after);
 }
 
 static inline struct block *dz_block_before(const struct block *block) {
-  return (struct block *)block->range.before;
+  return dz_block_of(block->range.before);
 }
 
 /* How many bytes its user asked for. */
@@ -58,6 +63,18 @@ static inline uint64_t dz_block_asked(const struct block *live) {
 
 static inline struct pool *dz_pool_of(const struct block *block) {
   return block->segment->pool;
+}
+
+/* The pool of a block that was found without a lock; NULL: the node, or its segment, is another's by now. */
+static inline struct pool *dz_pool_glance_of(const struct block *block) {
+  const struct segment *segment = __atomic_load_n(&block->segment, __ATOMIC_RELAXED);
+  return segment == NULL ? NULL : __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
+}
+
+/* Whether that is a live block of the pool's, with its lock now, which starts at an address: until the lock was taken the block
+ * may have ended, and its node become another's. */
+static inline bool dz_block_starts(const struct pool *pool, const struct block *block, uint64_t address) {
+  return dz_pool_of(block) == pool && block->state == DZ_LIVE && block->range.base == address;
 }
 
 /* The live block at an address, or that starts there, with its pool's lock taken; NULL: none, and no lock. */
@@ -80,17 +97,29 @@ struct block *dz_block_settle(struct block *block);
 /* Takes a block out of the bin in which it is, if it is in one. */
 void dz_block_drop(struct block *block);
 
-/* A live block out of the pool's free ones; NULL: none is large enough. Needs DZ_POOL_NODES nodes, and a supply for the
- * index. */
+/* A live block out of the pool's free ones; NULL: none is large enough. Needs DZ_POOL_NODES nodes, and a supply for the index.
+ */
 struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignment);
+
+/* What begins and ends a live block's life; then the pool's clock ticks. */
+static inline void dz_block_make_live(struct pool *pool, struct block *block, uint64_t asked) {
+  block->state = DZ_LIVE;
+  block->slack = (uint16_t)(block->range.bytes - asked);
+  pool->live_bytes += block->range.bytes;
+  pool->takes++;
+}
+static inline void dz_block_make_unused(struct pool *pool, const struct block *block) {
+  pool->live_bytes -= block->range.bytes;
+  pool->frees++;
+}
 
 /* Takes a live block out of the index: it is still counted, and nobody finds it any more. */
 void dz_block_hide(struct block *block);
 
-/* Frees a live block of an open pool that nothing else uses, and keeps it as it is for the next one of its size. */
-void dz_block_end_quick(struct pool *pool, struct block *block);
+/* Frees a live block of an open pool that nothing else uses, where dz_quick_keep() would not keep it. */
+void dz_block_end_unkept(struct pool *pool, struct block *block);
 
-/* Makes the blocks that were kept so free ones like others. */
+/* Makes the blocks that were kept (quick.h) free ones like others. */
 void dz_pool_flush(struct pool *pool);
 
 /* Ends a hidden block: its memory becomes free, pending if other streams use it, or a hole if the tag sleeps; the backup goes.

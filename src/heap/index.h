@@ -76,4 +76,69 @@ void dz_index_remove(struct index *index, const struct block *block, struct supp
 struct block *dz_index_find_start(const struct index *index, uint64_t address);
 struct block *dz_index_find(const struct index *index, uint64_t address);
 
+/* ---- the usual case of finding a start, to be inlined */
+
+enum { DZ_INDEX_UNIT_BITS = 9, DZ_INDEX_SLOT_BITS = 16, DZ_INDEX_LEAF_BITS = 26, DZ_INDEX_BRANCH_BITS = 36 };
+
+/* What a slot holds is told by its lowest bit or two; a block has none of them. */
+#define DZ_INDEX_IS_HANDFUL ((uintptr_t)1)
+#define DZ_INDEX_IS_CHUNK ((uintptr_t)2)
+#define DZ_INDEX_KINDS (DZ_INDEX_IS_HANDFUL | DZ_INDEX_IS_CHUNK)
+
+static inline unsigned dz_index_part(uint64_t address, unsigned low, unsigned count) {
+  return (unsigned)(address >> low) & (count - 1);
+}
+
+/* NULL: nothing was ever mapped thereabouts. */
+static inline struct leaf *dz_index_leaf(const struct index *index, uint64_t address) {
+  if (address >= DZ_ADDRESS_END) return NULL;
+  struct branch *branch =
+      atomic_load_explicit(&index->branches[dz_index_part(address, DZ_INDEX_BRANCH_BITS, DZ_INDEX_ROOT)], memory_order_acquire);
+  if (branch == NULL) return NULL;
+  return atomic_load_explicit(&branch->leaves[dz_index_part(address, DZ_INDEX_LEAF_BITS, DZ_INDEX_FAN)], memory_order_acquire);
+}
+
+static inline atomic_uintptr_t *dz_index_slot(struct leaf *leaf, uint64_t address) {
+  return &leaf->slots[dz_index_part(address, DZ_INDEX_SLOT_BITS, DZ_INDEX_FAN)];
+}
+
+/* In a handful a block's place is in its lowest bits. */
+#define DZ_INDEX_PLACE ((uintptr_t)DZ_INDEX_CHUNK - 1)
+
+static inline unsigned dz_index_place(uint64_t address) {
+  return dz_index_part(address, DZ_INDEX_UNIT_BITS, DZ_INDEX_CHUNK);
+}
+
+static inline struct handful *dz_index_handful_in(uintptr_t slot) {
+  return (slot & DZ_INDEX_KINDS) == DZ_INDEX_IS_HANDFUL ? (struct handful *)(slot & ~DZ_INDEX_KINDS) : NULL;
+}
+
+static inline struct chunk *dz_index_chunk_in(uintptr_t slot) {
+  return (slot & DZ_INDEX_KINDS) == DZ_INDEX_IS_CHUNK ? (struct chunk *)(slot & ~DZ_INDEX_KINDS) : NULL;
+}
+
+static inline struct block *dz_index_in_handful(const struct handful *handful, unsigned place) {
+  for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) {
+    uintptr_t start = atomic_load_explicit(&handful->starts[i], memory_order_acquire);
+    if ((start & DZ_INDEX_PLACE) == place && start != 0) return (struct block *)(start & ~DZ_INDEX_PLACE);
+  }
+  return NULL;
+}
+
+/* The block that a slot has at a place; NULL: none. Where it has one block only, that, wherever it starts. */
+static inline struct block *dz_index_in(uintptr_t slot, unsigned place) {
+  if ((slot & DZ_INDEX_KINDS) == 0) return (struct block *)slot;
+  const struct handful *handful = dz_index_handful_in(slot);
+  return handful != NULL ? dz_index_in_handful(handful, place)
+                         : atomic_load_explicit(&dz_index_chunk_in(slot)->starts[place], memory_order_acquire);
+}
+
+/* What is most likely the block that starts at an address. The caller looks again under its pool's lock; if it is not,
+ * dz_index_find_start() knows. */
+static inline struct block *dz_index_glance(const struct index *index, uint64_t address) {
+  struct leaf *leaf = dz_index_leaf(index, address);
+  if (leaf == NULL) return NULL;
+  return dz_index_in(atomic_load_explicit(dz_index_slot(leaf, address), memory_order_acquire), dz_index_place(address));
+}
+
 #endif

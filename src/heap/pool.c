@@ -9,24 +9,7 @@
 #include "heap/block.h"
 #include "heap/stream.h"
 
-/* ---- finding. Pools live as long as the heap and are only ever added to the table, so reading it needs no lock. */
-
-static _Atomic(struct pool *) *bucket_of(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream) {
-  uint64_t key = ((uint64_t)name->number << 2 | kind) ^ (uint64_t)(uintptr_t)stream >> 3;
-  return &heap->pools[key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_POOL_BITS)];
-}
-
-static bool is_of(const struct pool *pool, const drowse_tag *name, enum pool_kind kind) {
-  return pool->name == name && pool->kind == kind && !dz_stream_is_retired(pool->stream);
-}
-
-struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream) {
-  struct stream_glance glance;
-  if (!dz_stream_glance(heap, stream, &glance)) return NULL;
-  struct pool *pool = atomic_load_explicit(bucket_of(heap, name, kind, stream), memory_order_acquire);
-  while (pool != NULL && !(is_of(pool, name, kind) && dz_stream_is(pool->stream, &glance))) pool = pool->hash_next;
-  return pool;
-}
+/* ---- finding and making */
 
 static struct pool *make(struct tag *tag, enum pool_kind kind, struct stream *stream, CUstream handle) {
   drowse_heap *heap = tag->heap;
@@ -35,7 +18,7 @@ static struct pool *make(struct tag *tag, enum pool_kind kind, struct stream *st
     dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of the tag \"%s\"", tag->name->name);
     return NULL;
   }
-  _Atomic(struct pool *) *bucket = bucket_of(heap, tag->name, kind, handle);
+  pool_bucket *bucket = dz_pool_bucket(heap->pools, tag->name, kind, handle);
   pool->tag = tag;
   pool->name = tag->name;
   pool->stream = stream;
@@ -229,7 +212,7 @@ struct live dz_tag_count_live(const struct tag *tag) {
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     dz_pool_lock(pool);
     live.bytes += pool->live_bytes;
-    live.blocks += pool->live_blocks;
+    live.blocks += pool->takes - pool->frees;
     dz_pool_unlock(pool);
   }
   return live;

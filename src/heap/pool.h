@@ -11,16 +11,18 @@
 #define DZ_POOL_H
 
 #include "core/range.h"
+#include "heap/stream.h"
 #include "heap/tag.h"
 
 enum { DZ_CACHE_LINE = 64 };
 
-/* Blocks of one size that were freed last, the last one first, by range.bin_next. */
+/* Blocks of one size that were freed last, the last one first, by range.bin_next (quick.h). */
 struct quick {
   struct block *last;
+  uint64_t freed_at; /* when that was, by the pool's clock. Not in the block, where it would be one more cache line to write */
   unsigned count;
 };
-enum { DZ_QUICK_SIZES = 64, DZ_QUICK_BLOCKS = 16 }; /* of a pool; of a size */
+enum { DZ_QUICK_BITS = 6, DZ_QUICK_SIZES = 1 << DZ_QUICK_BITS, DZ_QUICK_BLOCKS = 64 }; /* of a pool; of a size */
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
 enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */
@@ -43,15 +45,16 @@ struct pool {
   _Alignas(DZ_CACHE_LINE) struct light_lock lock;
   bool open; /* its tag is awake: blocks can be had and freed under this lock alone. Changed under both locks */
 
-  /* under its lock */
-  struct quick quick[DZ_QUICK_SIZES]; /* by hash: not joined yet with what is beside them. Empty while it is closed */
-  struct bins free;                   /* its free blocks, while the tag is awake */
-  struct bins holes;                  /* its holes, likewise */
-  uint64_t live_bytes, live_blocks;
-  uint64_t frees;      /* how many blocks have been freed: the pool's clock */
+  /* under its lock, what every call touches on the lock's line */
+  uint64_t live_bytes;
+  uint64_t takes;      /* how many blocks have become live */
+  uint64_t frees;      /* how many of them have been freed: the pool's clock */
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;
   struct supply index_supply;
+  struct quick quick[DZ_QUICK_SIZES]; /* by hash: not joined yet with what is beside them. Empty while it is closed */
+  struct bins free;                   /* its free blocks, while the tag is awake */
+  struct bins holes;                  /* its holes, likewise */
 
   /* under the heap's lock */
   struct segment *segments;
@@ -70,13 +73,30 @@ static inline void dz_pool_lock(struct pool *pool) {
   dz_light_lock(&pool->lock, DZ_RANK_POOL);
 }
 
+static inline bool dz_pool_try(struct pool *pool) {
+  return dz_light_try(&pool->lock, DZ_RANK_POOL);
+}
+
 static inline void dz_pool_unlock(struct pool *pool) {
   dz_light_unlock(&pool->lock, DZ_RANK_POOL);
 }
 
+/* Where in a heap's table a pool is. */
+typedef _Atomic(struct pool *) pool_bucket;
+static inline pool_bucket *dz_pool_bucket(pool_bucket *table, const drowse_tag *name, enum pool_kind kind, CUstream stream) {
+  uint64_t key = ((uint64_t)name->number << 2 | kind) ^ (uint64_t)(uintptr_t)stream >> 3;
+  return &table[key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_POOL_BITS)];
+}
+
 /* The pool of a tag for what is of a kind and on a stream, without the heap's lock; NULL: none, or the heap's lock is needed to
- * say. */
-struct pool *dz_pool_glance(drowse_heap *heap, const drowse_tag *name, enum pool_kind kind, CUstream stream);
+ * say. Pools live as long as the heap and are only ever added to the table. */
+static inline struct pool *dz_pool_glance(pool_bucket *table, const drowse_tag *name, enum pool_kind kind, CUstream stream,
+                                          uint64_t stream_identity) {
+  struct pool *pool = atomic_load_explicit(dz_pool_bucket(table, name, kind, stream), memory_order_acquire);
+  while (pool != NULL && !(pool->name == name && pool->kind == kind && dz_stream_is(pool->stream, stream, stream_identity)))
+    pool = pool->hash_next;
+  return pool;
+}
 
 /* The same, made if need be, with the heap's lock; NULL: no memory, failure stored. */
 struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream stream, uint64_t stream_identity);

@@ -12,11 +12,11 @@
 
 /* A free block of a pool that may have a whole extent, and the one after it; NULL: no more. */
 static struct block *first_large(const struct pool *pool) {
-  return (struct block *)dz_bins_first(&pool->free, pool->tag->heap->granularity);
+  return dz_block_of(dz_bins_first(&pool->free, pool->tag->heap->granularity));
 }
 
 static struct block *next_large(const struct pool *pool, const struct block *block) {
-  return (struct block *)dz_bins_after(&pool->free, &block->range);
+  return dz_block_of(dz_bins_after(&pool->free, &block->range));
 }
 
 /* The heap's pools one by one, of awake tags only; NULL: no more. Neither tags nor pools are ever unlinked. With the lock. */

@@ -9,18 +9,12 @@
 
 #include "heap/block.h"
 
-/* The largest handle. On an H100 handles of 20 MiB cost 0.1 ms each, 5 us a MiB, and 1 GiB ones 0.5 us a MiB; but free memory
- * moves in whole handles, and what a large one has in use keeps the rest of it where it is: on the training traces of bench/ 1
- * GiB maps up to a sixth more at the peak than 20 MiB. A wake, which knows what is live, maps with as few as may be. */
-static const uint64_t created_bytes_max = UINT64_C(20) << 20;
-static const uint64_t waking_bytes_max = UINT64_C(1) << 30;
-
-/* Small pools grow by 1/32, which is also what they can waste. */
+/* Small pools grow by 1/32, which is also what they can waste, and at most by one handle. */
 enum { GROWTH_SHARE = 32 };
 
 uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t request, uint64_t live) {
   uint64_t share = live / GROWTH_SHARE;
-  if (share > created_bytes_max) share = created_bytes_max;
+  if (share > DZ_MOVABLE_BYTES) share = DZ_MOVABLE_BYTES;
   return dz_round_up(request < share && missing < share ? share : missing, heap->granularity);
 }
 
@@ -309,41 +303,34 @@ bool dz_segment_touches_stuck(const struct segment *segment, uint64_t base, uint
 
 /* ---- creating and mapping */
 
-static drowse_status create_extent(drowse_heap *heap, uint64_t bytes, struct extent **list) {
+static drowse_status create_extent(drowse_heap *heap, uint64_t bytes, struct extent **result) {
   const struct driver *driver = &heap->device.driver;
   struct extent *extent = take_extent(heap);
   if (extent == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of an extent");
   *extent = (struct extent){.bytes = bytes};
   CUresult code = driver->MemCreate(&extent->handle, bytes, &heap->properties, 0);
   if (code == CUDA_SUCCESS) {
-    append(list, extent);
+    *result = extent;
     return DROWSE_OK;
   }
   give_extent(heap, extent);
   return dz_driver_error(driver, code, "creating %" PRIu64 " bytes of memory on %s", bytes, heap->device.name);
 }
 
-static drowse_status create_extents(drowse_heap *heap, uint64_t bytes, uint64_t most, struct extent **list) {
+drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, uint64_t most, struct extent ***end) {
   drowse_status status = DROWSE_OK;
-  struct extent *created = NULL;
+  struct extent *created = NULL, **last = &created;
   for (uint64_t at = 0, piece; at < bytes && status == DROWSE_OK; at += piece) {
     piece = bytes - at < most ? bytes - at : most;
-    status = create_extent(heap, piece, &created);
+    status = create_extent(heap, piece, last);
+    if (status == DROWSE_OK) last = &(*last)->after;
   }
-  if (status == DROWSE_OK)
-    append(list, created);
-  else
+  if (status != DROWSE_OK) {
     dz_extents_release(heap, created);
-  return status;
-}
-
-drowse_status dz_extents_create(drowse_heap *heap, uint64_t bytes, struct extent **list) {
-  return create_extents(heap, bytes, created_bytes_max, list);
-}
-
-drowse_status dz_extents_create_large(drowse_heap *heap, uint64_t bytes, struct extent ***end) {
-  drowse_status status = create_extents(heap, bytes, waking_bytes_max, *end);
-  while (**end != NULL) *end = &(**end)->after;
+  } else if (created != NULL) {
+    **end = created;
+    *end = last;
+  }
   return status;
 }
 

@@ -10,9 +10,6 @@
 
 #include "core/tls.h"
 
-/* CUDA's handles for the default streams, which StreamGetId tells apart by context only. */
-enum { LEGACY_HANDLE = 1, PER_THREAD_HANDLE = 2 };
-
 /* Identities of per-thread default streams have this bit, which the driver's numbers, counted from 0, never reach. */
 static const uint64_t per_thread_bit = UINT64_C(1) << 63;
 
@@ -37,14 +34,6 @@ static drowse_status identify_capturing(drowse_heap *heap, CUstream handle, uint
   return DROWSE_OK;
 }
 
-/* The default streams' identities need no driver; false: it is another stream. */
-static inline bool identify_default(CUstream handle, uint64_t *identity) {
-  uint64_t value = (uint64_t)(uintptr_t)handle;
-  if (value > PER_THREAD_HANDLE) return false;
-  *identity = value == PER_THREAD_HANDLE ? per_thread_bit | thread_number() : 0; /* NULL and LEGACY_HANDLE are one */
-  return true;
-}
-
 /* Memory serves every context of its device, and no other device. */
 static drowse_status check_device(drowse_heap *heap, CUstream handle) {
   const struct driver *driver = &heap->device.driver;
@@ -63,32 +52,35 @@ static drowse_status check_device(drowse_heap *heap, CUstream handle) {
 
 /* Asks the driver who a stream is. Drivers before 12.0 do not know: there a stream must be retired before its handle can come
  * again. The two calls need no context of the thread's (seen with driver 580), and no relaxed capture mode. */
-static CUresult ask(const drowse_heap *heap, CUstream handle, struct stream_glance *glance) {
+static inline CUresult ask(const struct driver *driver, CUstream handle, uint64_t *identity) {
   unsigned long long id = 0;
-  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  *glance = (struct stream_glance){.handle = handle};
-  if (identify_default(handle, &glance->identity)) return CUDA_SUCCESS;
-  CUresult code = heap->device.driver.StreamIsCapturing(handle, &capture);
-  glance->by_handle = capture != CU_STREAM_CAPTURE_STATUS_NONE;
-  if (code != CUDA_SUCCESS || glance->by_handle) return code;
-  code = heap->device.driver.StreamGetId(handle, &id);
+  CUstreamCaptureStatus capture;
+  CUresult code = driver->StreamIsCapturing(handle, &capture);
+  if (code != CUDA_SUCCESS) return code;
+  *identity = DZ_STREAM_CAPTURES;
+  if (capture != CU_STREAM_CAPTURE_STATUS_NONE) return CUDA_SUCCESS;
+  code = driver->StreamGetId(handle, &id);
   if (code == CUDA_ERROR_NOT_SUPPORTED) id = (uint64_t)(uintptr_t)handle;
-  glance->identity = id + 1;
+  *identity = id + 1;
   return code == CUDA_ERROR_NOT_SUPPORTED ? CUDA_SUCCESS : code;
 }
 
-bool dz_stream_glance(const drowse_heap *heap, CUstream handle, struct stream_glance *glance) {
-  return ask(heap, handle, glance) == CUDA_SUCCESS;
+uint64_t dz_stream_ask(const drowse_heap *heap, CUstream handle) {
+  uint64_t identity;
+  if (dz_stream_is_legacy(handle)) return DZ_LEGACY_IDENTITY;
+  if ((uint64_t)(uintptr_t)handle == DZ_PER_THREAD_HANDLE) return per_thread_bit | thread_number();
+  return ask(&heap->device.driver, handle, &identity) == CUDA_SUCCESS ? identity : DZ_STREAM_UNKNOWN;
 }
 
 drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *identity) {
-  struct stream_glance glance;
-  if (identify_default(handle, identity)) return DROWSE_OK;
-  CUresult code = ask(heap, handle, &glance);
-  if (code != CUDA_SUCCESS) return dz_driver_error(&heap->device.driver, code, "asking who stream %p is", (void *)handle);
-  if (glance.by_handle) return identify_capturing(heap, handle, identity);
-  *identity = glance.identity;
-  return check_device(heap, handle);
+  const struct driver *driver = &heap->device.driver;
+  if ((uint64_t)(uintptr_t)handle <= DZ_PER_THREAD_HANDLE) {
+    *identity = dz_stream_ask(heap, handle);
+    return DROWSE_OK;
+  }
+  CUresult code = ask(driver, handle, identity);
+  if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking who stream %p is", (void *)handle);
+  return *identity == DZ_STREAM_CAPTURES ? identify_capturing(heap, handle, identity) : check_device(heap, handle);
 }
 
 static struct stream *find_identity(drowse_heap *heap, uint64_t identity) {
@@ -124,7 +116,7 @@ struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identi
 /* The per-thread default stream is another one on every thread. The legacy stream waits for all of them, as for every blocking
  * stream. */
 CUstream dz_stream_waitable(CUstream handle) {
-  return (uint64_t)(uintptr_t)handle == PER_THREAD_HANDLE ? NULL : handle;
+  return (uint64_t)(uintptr_t)handle == DZ_PER_THREAD_HANDLE ? NULL : handle;
 }
 
 bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {

@@ -22,18 +22,27 @@ static inline bool dz_stream_is_retired(const struct stream *stream) {
   return atomic_load_explicit(&stream->retired, memory_order_acquire);
 }
 
-/* Who a stream is, as far as it can be told without a lock and without the guard: by identity, or, while it captures, by its
- * handle, which is still that stream's because nobody has retired it. */
-struct stream_glance {
-  CUstream handle;
-  uint64_t identity;
-  bool by_handle;
-};
-bool dz_stream_glance(const drowse_heap *heap, CUstream handle, struct stream_glance *glance); /* false: only with the guard */
+/* CUDA's handles for the default streams, which StreamGetId tells apart by context only. */
+enum { DZ_LEGACY_HANDLE = 1, DZ_PER_THREAD_HANDLE = 2 };
 
-static inline bool dz_stream_is(const struct stream *stream, const struct stream_glance *glance) {
-  return glance->by_handle ? stream->handle == glance->handle
-                           : atomic_load_explicit(&stream->identity, memory_order_relaxed) == glance->identity;
+/* Instead of an identity: the stream captures, and is to be known by its handle, which is still that stream's because nobody has
+ * retired it; the driver does not tell. */
+#define DZ_STREAM_CAPTURES (UINT64_MAX - 1)
+#define DZ_STREAM_UNKNOWN UINT64_MAX
+
+/* A stream's identity, as far as it can be told without a lock and without the guard. That of the legacy stream, which is NULL
+ * too, is known. */
+uint64_t dz_stream_ask(const drowse_heap *heap, CUstream handle);
+#define DZ_LEGACY_IDENTITY UINT64_C(0)
+static inline bool dz_stream_is_legacy(CUstream handle) {
+  return (uint64_t)(uintptr_t)handle <= DZ_LEGACY_HANDLE;
+}
+
+/* Whether it is the one that was asked for by handle, and has that identity. */
+static inline bool dz_stream_is(const struct stream *stream, CUstream handle, uint64_t identity) {
+  if (dz_stream_is_retired(stream)) return false;
+  return identity == DZ_STREAM_CAPTURES ? stream->handle == handle
+                                        : atomic_load_explicit(&stream->identity, memory_order_relaxed) == identity;
 }
 
 /* Whether a retired stream's work is over, as far as drowse knows: where it could not mark it, that was the owner's to wait for.

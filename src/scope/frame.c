@@ -25,15 +25,6 @@
 
 /* ---- frames that died: their function was left by a longjmp that nobody told us of */
 
-/* The stack pointer as it was where this function was called: what lies below is nothing of the caller's. */
-#define CALLERS_SP __builtin_dwarf_cfa()
-
-/* Whether the frame's scope object lies in the C stack, below the stack pointer, which is in there too: then the function that
- * had it is gone. An object anywhere else is never called dead. */
-static inline bool looks_dead(const struct drowse_stack *stack, const struct place *place, const void *sp) {
-  return place->object < (uintptr_t)sp && place->object >= stack->low && (uintptr_t)sp < stack->high;
-}
-
 /* On an alternate signal stack, which may lie inside the C stack, the stack pointer says nothing about what is below it. */
 static bool on_signal_stack(void) {
   stack_t alternate;
@@ -43,7 +34,7 @@ static bool on_signal_stack(void) {
 /* The top without the dead frames. Writes nothing. The first place never looks dead. */
 static struct place *live_top(const struct drowse_stack *stack, const void *sp) {
   struct place *top = dz_stack_top(stack), *live = top;
-  while (looks_dead(stack, live, sp)) live--;
+  while (dz_place_looks_dead(stack, live, sp)) live--;
   return live == top || on_signal_stack() ? top : live;
 }
 
@@ -116,13 +107,13 @@ OUT_OF_THE_WAY static drowse_status leave_special(const drowse_scope *scope, con
 /* Usual: the innermost scope. */
 DROWSE_API drowse_status drowse_scope_leave(drowse_scope *scope) {
   struct drowse_stack *stack = dz_stack;
-  if (!is_usual(stack, scope)) return leave_special(scope, CALLERS_SP);
+  if (!is_usual(stack, scope)) return leave_special(scope, DZ_CALLERS_SP);
   struct place *place = dz_stack_top(stack);
   uint64_t serial = scope->opaque[0];
-  if (scope->opaque[1] != place->name || serial != place->serial || serial == 0) return leave_special(scope, CALLERS_SP);
+  if (scope->opaque[1] != place->name || serial != place->serial || serial == 0) return leave_special(scope, DZ_CALLERS_SP);
   struct place *under = place - 1;
-  if (concerns_arbiter(stack, expandable_of(place), expandable_of(under)) || looks_dead(stack, under, CALLERS_SP)) {
-    return leave_special(scope, CALLERS_SP);
+  if (concerns_arbiter(stack, expandable_of(place), expandable_of(under)) || dz_place_looks_dead(stack, under, DZ_CALLERS_SP)) {
+    return leave_special(scope, DZ_CALLERS_SP);
   }
   dz_stack_set_top(stack, under);
   return DROWSE_OK;
@@ -182,11 +173,11 @@ OUT_OF_THE_WAY static drowse_status enter_special(drowse_scope *scope, const dro
 /* Usual: nothing is said of off, here or below; then on is what remains of on and inherit. */
 ALWAYS_INLINE drowse_status enter(struct drowse_stack *stack, drowse_scope *scope, const drowse_tag *tag,
                                   drowse_expandable expandable) {
-  if (!is_usual(stack, scope)) return enter_special(scope, tag, expandable, CALLERS_SP);
+  if (!is_usual(stack, scope)) return enter_special(scope, tag, expandable, DZ_CALLERS_SP);
   struct place *under = dz_stack_top(stack);
   unsigned both = look_at(stack, expandable_of(under), expandable);
-  if (both > DROWSE_EXPANDABLE_ON || is_full(under) || looks_dead(stack, under, CALLERS_SP)) {
-    return enter_special(scope, tag, expandable, CALLERS_SP);
+  if (both > DROWSE_EXPANDABLE_ON || is_full(under) || dz_place_looks_dead(stack, under, DZ_CALLERS_SP)) {
+    return enter_special(scope, tag, expandable, DZ_CALLERS_SP);
   }
   push(stack, under, scope, tag, (drowse_expandable)both);
   return DROWSE_OK;
@@ -216,9 +207,9 @@ OUT_OF_THE_WAY static drowse_status enter_new_name(drowse_scope *scope, const ch
 /* A program names its tags by few strings, again and again. What is at an address may have changed, so it is compared. */
 DROWSE_API drowse_status drowse_scope_enter(drowse_scope *scope, const char *name, drowse_expandable expandable) {
   struct drowse_stack *stack = dz_stack;
-  if (stack == NULL || name == NULL) return enter_new_name(scope, name, expandable, CALLERS_SP);
+  if (stack == NULL || name == NULL) return enter_new_name(scope, name, expandable, DZ_CALLERS_SP);
   const drowse_tag *tag = *recent_of(stack, name);
-  if (tag == NULL || strcmp(tag->name, name) != 0) return enter_new_name(scope, name, expandable, CALLERS_SP);
+  if (tag == NULL || strcmp(tag->name, name) != 0) return enter_new_name(scope, name, expandable, DZ_CALLERS_SP);
   return enter(stack, scope, tag, expandable);
 }
 
@@ -227,7 +218,7 @@ DROWSE_API drowse_status drowse_scope_enter(drowse_scope *scope, const char *nam
 DROWSE_API drowse_mark drowse_scope_mark(void) {
   const struct drowse_stack *stack = dz_stack;
   if (stack == NULL) return (drowse_mark){{0, 0}};
-  const struct place *top = live_top(stack, CALLERS_SP);
+  const struct place *top = live_top(stack, DZ_CALLERS_SP);
   return (drowse_mark){{top->serial, top->name}};
 }
 
@@ -251,7 +242,7 @@ struct frame dz_frame_current(void) {
   dz_arbiter_check_fork();
   struct drowse_stack *stack = dz_stack;
   if (stack == NULL) return (struct frame){NULL, DROWSE_EXPANDABLE_INHERIT};
-  dz_frame_prune(stack, CALLERS_SP);
+  dz_frame_prune(stack, DZ_CALLERS_SP);
   const struct place *top = dz_stack_top(stack);
   return (struct frame){top->tag, expandable_of(top)};
 }
@@ -259,7 +250,7 @@ struct frame dz_frame_current(void) {
 DROWSE_API drowse_frame drowse_scope_current(void) {
   const struct drowse_stack *stack = dz_stack;
   if (stack == NULL) return (drowse_frame){"default", DROWSE_EXPANDABLE_INHERIT, 0};
-  const struct place *top = live_top(stack, CALLERS_SP);
+  const struct place *top = live_top(stack, DZ_CALLERS_SP);
   return (drowse_frame){
       .tag = top->tag == NULL ? "default" : top->tag->name,
       .expandable = expandable_of(top),

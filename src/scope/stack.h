@@ -62,6 +62,26 @@ static inline bool dz_place_is_off(const struct place *place) {
   return atomic_load_explicit(&place->expandable, memory_order_relaxed) == DROWSE_EXPANDABLE_OFF;
 }
 
+/* Whether the frame's scope object lies in the C stack, below the stack pointer, which is in there too: then the function that
+ * had it is gone. An object anywhere else is never called dead. */
+static inline bool dz_place_looks_dead(const struct drowse_stack *stack, const struct place *place, const void *sp) {
+  return place->object < (uintptr_t)sp && place->object >= stack->low && (uintptr_t)sp < stack->high;
+}
+
+/* The stack pointer as it was where this function was called: what lies below is nothing of the caller's. */
+#define DZ_CALLERS_SP __builtin_dwarf_cfa()
+
+/* The calling thread's current frame, where there is nothing to put right first: no fork, no dead frames; false: there is.
+ * sp: DZ_CALLERS_SP. */
+static inline bool dz_frame_glance(const void *sp, struct frame *frame) {
+  const struct drowse_stack *stack = dz_stack;
+  *frame = (struct frame){NULL, DROWSE_EXPANDABLE_INHERIT};
+  if (stack == NULL) return true;
+  const struct place *top = dz_stack_top(stack);
+  *frame = (struct frame){top->tag, atomic_load_explicit(&top->expandable, memory_order_relaxed)};
+  return !dz_place_looks_dead(stack, top, sp);
+}
+
 /* Whether off is current on a stack. */
 static inline bool dz_stack_is_off(const struct drowse_stack *stack) {
   return dz_place_is_off(dz_stack_top(stack));

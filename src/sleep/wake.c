@@ -68,7 +68,7 @@ static drowse_status create_for_segment(const struct segment *segment, struct su
   drowse_status status = DROWSE_OK;
   struct run run = {.next = dz_segment_live(segment, NULL)};
   while (status == DROWSE_OK && next_run(segment, &run))
-    status = dz_extents_create_large(segment->pool->tag->heap, run.end - run.base, &list->end);
+    status = dz_extents_create(segment->pool->tag->heap, run.end - run.base, DZ_WAKING_BYTES, &list->end);
   return status;
 }
 

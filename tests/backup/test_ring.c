@@ -59,13 +59,14 @@ static CUresult pin_some(void *host, size_t bytes, unsigned int flags) {
 START_TEST(slots_that_cannot_be_pinned_are_pageable) {
   listen();
   driver.MemHostRegister = pin_some;
-  for (unsigned allowed = 0; allowed < DZ_RING_SLOTS; allowed += 3) {
+  unsigned rings = 0;
+  for (unsigned allowed = 0; allowed < DZ_RING_SLOTS; allowed += 3, rings++) {
     pins_allowed = allowed;
     ck_ok(dz_ring_begin(&ring, &driver));
     ck_slots(allowed);
     ck_gone();
   }
-  ck_assert_uint_eq(warnings, 3); /* one for each ring */
+  ck_assert_uint_eq(warnings, rings);
 }
 END_TEST
 

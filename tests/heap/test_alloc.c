@@ -247,6 +247,21 @@ START_TEST(freed_neighbours_are_joined) {
 }
 END_TEST
 
+/* A larger free block is there, but what is joined fits. */
+START_TEST(kept_neighbours_are_joined_before_a_large_block_is_cut) {
+  void *large = alloc(10 * MIB), *wall = alloc(2 * MIB), *low = alloc(4 * MIB), *high = alloc(4 * MIB), *end = alloc(2 * MIB);
+  ck_assert_ptr_eq((char *)low + 4 * MIB, high);
+  ck_ok(drowse_free(heap, large));
+  ck_ok(drowse_trim(heap, UINT64_MAX)); /* gives nothing back, but joins what was kept */
+  ck_ok(drowse_free(heap, low));
+  ck_ok(drowse_free(heap, high));
+  ck_assert_ptr_eq(alloc(8 * MIB), low);
+  ck_assert_ptr_eq(alloc(10 * MIB), large);
+  ck_ok(drowse_free(heap, wall));
+  ck_ok(drowse_free(heap, end));
+}
+END_TEST
+
 /* ---- freeing */
 
 START_TEST(what_is_no_block_is_not_freed) {
@@ -500,6 +515,7 @@ int main(void) {
   HEAP_TEST(suite, the_per_thread_stream_is_another_one_in_every_thread);
   HEAP_TEST(suite, both_names_of_the_legacy_stream_are_one);
   HEAP_TEST(suite, freed_neighbours_are_joined);
+  HEAP_TEST(suite, kept_neighbours_are_joined_before_a_large_block_is_cut);
   HEAP_TEST(suite, what_is_no_block_is_not_freed);
   HEAP_TEST(suite, any_thread_frees);
   HEAP_TEST(suite, a_block_of_another_heap_is_none);
