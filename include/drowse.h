@@ -626,7 +626,8 @@ typedef struct drowse_stats {
       host_bytes; /* host memory for backups, in use or kept; the next three, and pinned_bytes, say of what kind. 0 for a tag */
   uint64_t huge_bytes;     /* ... of which in huge pages */
   uint64_t pageable_bytes; /* ... of which the driver would not pin: copied through a small pinned ring */
-  bool sealed;             /* false for a heap */
+  uint32_t sealed;         /* 1: it is; 0 for a heap */
+  uint32_t reserved;       /* 0 */
 } drowse_stats;
 
 /* Fills *stats, up to stats->struct_size bytes; NULL tag: the heap. DROWSE_ERR_INVALID, DROWSE_ERR_NOT_FOUND. Since 0.1. */

@@ -78,7 +78,7 @@ static int allocate(int descriptor, uint64_t bytes) {
  * want more than pages to be aligned, are used through the page cache. */
 static bool make_direct(int descriptor) {
   _Alignas(DZ_FILE_ALIGN) char page[DZ_FILE_ALIGN];
-  int flags = fcntl(descriptor, F_GETFL);
+  int flags = fcntl(descriptor, F_GETFL, 0);
   if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_DIRECT) != 0) return false;
   if (pread(descriptor, page, sizeof page, 0) >= 0) return true;
   (void)fcntl(descriptor, F_SETFL, flags);

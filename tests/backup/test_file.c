@@ -263,7 +263,7 @@ static int without_direct_io(void) {
   if (!refuse(SYS_fcntl, 2, O_DIRECT, EINVAL)) return CANNOT;
   STEP(1, dz_file_make(directory, MIB, &file) == DROWSE_OK);
   STEP(2, !dz_file_is_direct(file));
-  STEP(3, (fcntl(dz_file_descriptor(file), F_GETFL) & O_DIRECT) == 0);
+  STEP(3, (fcntl(dz_file_descriptor(file), F_GETFL, 0) & O_DIRECT) == 0);
   dz_file_release(file);
   return 0;
 }
@@ -272,7 +272,7 @@ static int with_direct_io_that_fails(void) {
   if (!refuse(SYS_pread64, 0, 0, EINVAL)) return CANNOT;
   STEP(1, dz_file_make(directory, MIB, &file) == DROWSE_OK);
   STEP(2, !dz_file_is_direct(file));
-  STEP(3, (fcntl(dz_file_descriptor(file), F_GETFL) & O_DIRECT) == 0);
+  STEP(3, (fcntl(dz_file_descriptor(file), F_GETFL, 0) & O_DIRECT) == 0);
   dz_file_release(file);
   return 0;
 }
