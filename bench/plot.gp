@@ -65,6 +65,17 @@ unset key
 plot file("growth") using 2:xtic(1) lt 1 title columnheader(2), "" using 0:2:(sprintf("%.1f", $2)) with labels offset 0,0.7 title columnheader(2)
 set key
 
+set output picture("sleep")
+set xrange [-0.6:rows("sleep") - 0.4]
+set title "Sleep and wake of 40 GiB in 300 blocks, and the limit of each (" . device . ")"
+set ylabel "ms, log scale"
+set logscale y
+set yrange [10:*]
+set xtics rotate by -20 left
+set rmargin 12
+plot for [i = 2:columns("sleep")] file("sleep") using i:xtic(1) title columnheader(i)
+unset logscale y
+
 eval svg(640)
 set xtics rotate by -40 left
 set rmargin 16

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes a picture (SVG) of each file of values that bench/run.sh wrote: pair, threads, random, growth, and traces with expandable
-# segments and without. Needs gnuplot.
+# Makes a picture (SVG) of each file of values that bench/run.sh and bench/sleep.sh wrote: pair, threads, random, growth, traces with
+# expandable segments and without, sleep. Needs gnuplot.
 #
 #   plot.sh RESULTS [PICTURES]     default: doc/bench beside the folder that this script is in
 set -eu
@@ -45,6 +45,8 @@ pivot() {
   pivot "$1/threads.tsv" '$3' '$2' '$4' '$2 != "loop"' >"$work/threads"
   pivot "$1/random.tsv" '$4 " live, " $3' '$2' '$5' '$2 != "none"' >"$work/random"
   pivot "$1/growth.tsv" '$2' '"ms"' '$4' >"$work/growth"
+  awk -F'\t' 'BEGIN { OFS = FS; print "what", "drowse", "limit" }
+    NR > 1 && $8 != "-" && $8 != "payload" && !seen[$2]++ { print $2, $5, $9 }' "$1/sleep.tsv" >"$work/sleep"
   for kind in expandable discrete; do
     pivot "$1/traces.tsv" '$2' '$3' '$8' "\$4 == \"$kind\"" >"$work/traces-$kind"
   done

@@ -117,7 +117,7 @@ static const uint64_t kind_huge = 1 << 6;
 /* false: this kernel cannot tell. */
 static bool scan_huge(uint64_t base, uint64_t bytes, uint64_t *huge) {
   enum { REGIONS = 64 };
-  struct region regions[REGIONS];
+  struct region regions[REGIONS] = {{0, 0, 0}};
   struct scan scan = {.size = sizeof scan, .start = base, .end = base + bytes, .all_of = kind_huge, .returned = kind_huge};
   int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), count = file < 0 ? -1 : 0;
   *huge = 0;

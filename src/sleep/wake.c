@@ -224,7 +224,7 @@ static void be_awake(struct tag *tag) {
   for (struct pool *pool = tag->pools; pool != NULL; pool = pool->next) dz_pool_wake(pool);
   if (tag->sealed)
     dz_tag_tie_backups(tag);
-  else
+  else if (!tag->discarded)
     dz_tag_drop_backups(tag, false);
   tag->discarded = false;
   tag->wakes++;

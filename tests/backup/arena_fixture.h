@@ -5,6 +5,8 @@
 #ifndef TESTS_ARENA_H
 #define TESTS_ARENA_H
 
+#include <semaphore.h>
+
 #include "backup/arena.h"
 #include "fixture.h"
 
@@ -49,6 +51,43 @@ static inline void ck_stats(uint64_t mapped, uint64_t used, uint64_t pinned, uin
   ck_assert_uint_le(stats.huge_bytes, pinned + pageable);
   ck_assert_uint_eq(dz_arena_pinned_bytes(&arena), pinned);
   ck_assert_uint_eq(registered_bytes(), pinned);
+}
+
+/* ---- a gate, to which an arena's thread comes before it touches anything, and before it pins anything */
+
+static sem_t arrived, passed;
+
+static inline void stand(void) {
+  (void)sem_post(&arrived);
+  while (sem_wait(&passed) != 0) continue;
+}
+
+static inline void await_arrival(void) {
+  while (sem_wait(&arrived) != 0) continue;
+}
+
+static inline void let_pass(void) {
+  (void)sem_post(&passed);
+}
+
+static inline CUresult stand_before_touching(CUcontext wanted) {
+  stand();
+  return device.driver.CtxSetCurrent(wanted);
+}
+
+static inline CUresult stand_before_pinning(void *host, size_t bytes, unsigned int flags) {
+  stand();
+  return device.driver.MemHostRegister(host, bytes, flags);
+}
+
+static inline void start_gated(uint64_t limit) {
+  ck_assert_int_eq(sem_init(&arrived, 0, 0), 0);
+  ck_assert_int_eq(sem_init(&passed, 0, 0), 0);
+  start_with(limit, -1);
+}
+
+static inline void start_at_gate(void) {
+  start_gated(0);
 }
 
 static inline uint64_t random_below(uint64_t *state, uint64_t bound) {

@@ -6,9 +6,7 @@
 #include "arena_fixture.h"
 
 #include <inttypes.h>
-#include <semaphore.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 
 #include "backup/hostmem.h"
 
@@ -160,42 +158,7 @@ START_TEST(spaces_never_overlap) {
 }
 END_TEST
 
-/* ---- growth in the background. Its thread comes to a gate before it touches anything, and before it pins anything. */
-
-static sem_t arrived, passed;
-
-static void stand(void) {
-  (void)sem_post(&arrived);
-  while (sem_wait(&passed) != 0) continue;
-}
-
-static void await_arrival(void) {
-  while (sem_wait(&arrived) != 0) continue;
-}
-
-static void let_pass(void) {
-  (void)sem_post(&passed);
-}
-
-static CUresult stand_before_touching(CUcontext wanted) {
-  stand();
-  return device.driver.CtxSetCurrent(wanted);
-}
-
-static CUresult stand_before_pinning(void *host, size_t bytes, unsigned int flags) {
-  stand();
-  return device.driver.MemHostRegister(host, bytes, flags);
-}
-
-static void start_gated(uint64_t limit) {
-  ck_assert_int_eq(sem_init(&arrived, 0, 0), 0);
-  ck_assert_int_eq(sem_init(&passed, 0, 0), 0);
-  start_with(limit, -1);
-}
-
-static void start_at_gate(void) {
-  start_gated(0);
-}
+/* ---- growth in the background */
 
 START_TEST(growth_does_not_wait) {
   driver.CtxSetCurrent = stand_before_touching;
@@ -533,7 +496,7 @@ START_TEST(captures_go_on_while_it_grows) {
 }
 END_TEST
 
-/* ---- the end, and forks, meanwhile */
+/* ---- the end meanwhile */
 
 static void await_end(void) {
   (void)sem_post(&arrived);
@@ -585,41 +548,6 @@ START_TEST(it_can_end_when_it_has_failed) {
   struct range *space = grow(MIB);
   ck_status(dz_arena_wait(&arena, space, MIB), DROWSE_ERR_NO_HOST_MEMORY);
   ends_at = space->base;
-}
-END_TEST
-
-static int child_forgets(uint64_t base, uint64_t bytes) {
-  uint64_t available;
-  if (is_mapped(base) || is_mapped(base + bytes - 1)) return 1;
-  dz_arena_forget(&arena);
-  if (!dz_host_claim(dz_host_available() / 2, &available)) return 2; /* the parent's claims are not the child's */
-  return 0;
-}
-
-START_TEST(a_fork_while_it_grows_is_harmless) {
-  int status;
-  uint64_t bytes = dz_host_available() / 4 * 3 & ~(MIB - 1);
-  driver.CtxSetCurrent = stand_before_touching;
-  struct range *space = grow(bytes); /* claimed, not touched */
-  await_arrival();
-  pid_t child = fork();
-  if (child == 0) _exit(child_forgets(space->base, bytes));
-  ck_assert_int_eq(waitpid(child, &status, 0), child);
-  ck_assert_int_eq(status, 0);
-  touch_code = ENOMEM; /* it is too much to be touched */
-  let_pass();
-  dz_arena_give(&arena, space);
-  ck_ok(dz_arena_trim(&arena, 0));
-  touch_code = 0;
-  let_pass();
-  space = grow(4 * MIB);
-  ck_ok(dz_arena_wait(&arena, space, 4 * MIB));
-  memset(dz_space_memory(space), 7, 4 * MIB);
-  child = fork();
-  if (child == 0) _exit(is_mapped(space->base));
-  ck_assert_int_eq(waitpid(child, &status, 0), child);
-  ck_assert_int_eq(status, 0);
-  ck_assert_uint_eq(((unsigned char *)dz_space_memory(space))[4 * MIB - 1], 7);
 }
 END_TEST
 
@@ -778,7 +706,6 @@ int main(void) {
   BACKUP_TEST(suite, it_can_end_before_it_has_grown, start_at_gate);
   BACKUP_TEST(suite, it_can_end_while_it_grows, start_at_gate);
   BACKUP_TEST(suite, it_can_end_when_it_has_failed, start);
-  BACKUP_TEST(suite, a_fork_while_it_grows_is_harmless, start_at_gate);
   BACKUP_TEST(suite, only_what_is_missing_is_reserved, start);
   BACKUP_TEST(suite, reserving_does_not_wait_if_it_need_not, start_at_gate);
   BACKUP_TEST(suite, what_cannot_be_reserved_is_said, start_limited);

@@ -9,11 +9,12 @@
 enum { BLOCKS = 6, BYTES = 200 * 1024 + 3, KEPT_CALLS = 200 };
 
 static void *block[BLOCKS];
-static uint64_t calls, failing; /* the call that fails; 0: none */
-static const char *failed;      /* its name; NULL: none has yet */
+static atomic_uint_fast64_t calls; /* by several threads: one pins while another copies */
+static uint64_t failing;           /* the call that fails; 0: none */
+static const char *_Atomic failed;   /* its name; NULL: none has yet */
 
 static bool fails(const char *name) {
-  if (++calls != failing) return false;
+  if (atomic_fetch_add(&calls, 1) + 1 != failing) return false;
   failed = name;
   return true;
 }
