@@ -11,7 +11,7 @@ enum { BLOCKS = 6, BYTES = 200 * 1024 + 3, KEPT_CALLS = 200 };
 static void *block[BLOCKS];
 static atomic_uint_fast64_t calls; /* by several threads: one pins while another copies */
 static uint64_t failing;           /* the call that fails; 0: none */
-static const char *_Atomic failed;   /* its name; NULL: none has yet */
+static const char *_Atomic failed; /* its name; NULL: none has yet */
 
 static bool fails(const char *name) {
   if (atomic_fetch_add(&calls, 1) + 1 != failing) return false;
