@@ -360,6 +360,25 @@ static void measure_later(size_t blocks) {
   print("wake, discarded", blocks, &discarded, "map", limit.map);
 }
 
+/* As servers do with every request. */
+static void measure_holds(void) {
+  struct sample holds = {0};
+  open_heap();
+  drowse_alloc_options options = {.struct_size = sizeof options, .tag = "bench"};
+  void *ptr;
+  ok("allocating", drowse_alloc_with(heap, 512, NULL, &options, &ptr));
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    double begun = now();
+    for (int i = 0; i < 1000000; i++) {
+      ok("holding", drowse_hold(heap, "bench", -1));
+      ok("letting go", drowse_unhold(heap, "bench"));
+    }
+    add(&holds, begun);
+  }
+  close_heap();
+  print("a million holds", 1, &holds, NULL, 0);
+}
+
 /* Beside the link; how it compares with fio, bench/sleep.sh tells. */
 static void measure_file(void) {
   struct sample sleeps = {0}, wakes = {0};
@@ -423,6 +442,7 @@ int main(int argc, char **argv) {
   measure_host();
   measure_mapping();
   close_heap();
+  measure_holds();
   measure_first();
   measure_later(asked.blocks);
   measure_later(asked.many);

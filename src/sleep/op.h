@@ -26,7 +26,7 @@ struct drowse_op {
   drowse_drain drain;
   drowse_backup backup;
   int64_t deadline;
-  bool backed_up; /* a sleep has made backups */
+  bool has_backups; /* a sleep has made some, or may have */
   void (*progress)(void *context, const drowse_progress *progress);
   void *context;
   void (*on_woken)(void *context, const char *tag); /* the heap's hook, which may be closed before somebody waits */

@@ -48,10 +48,12 @@ static drowse_status copy_all(struct drowse_op *op, uint64_t bytes) {
 static drowse_status back_up(struct drowse_op *op) {
   uint64_t bytes;
   drowse_status status = op->heap->check_seals ? check_seals(op) : DROWSE_OK;
-  if (status == DROWSE_OK) status = dz_reserve_backups(op, &bytes);
-  if (status != DROWSE_OK || bytes == 0) return status;
-  op->backed_up = true;
-  return copy_all(op, bytes);
+  if (status != DROWSE_OK) return status;
+  op->has_backups = true;
+  status = dz_reserve_backups(op, &bytes);
+  if (status != DROWSE_OK) return status;
+  op->has_backups = bytes > 0;
+  return bytes > 0 ? copy_all(op, bytes) : DROWSE_OK;
 }
 
 /* ---- letting go: past the commit point */
@@ -60,7 +62,7 @@ static drowse_status back_up(struct drowse_op *op) {
 static uint64_t let_go(const struct drowse_op *op, struct tag *tag) {
   drowse_heap *heap = op->heap;
   uint64_t stuck_before = tag->stuck_bytes, stuck_bytes = dz_tag_unmap(tag);
-  if (op->backed_up) dz_tag_keep_backups(tag);
+  if (op->has_backups) dz_tag_keep_backups(tag);
   dz_lock(&heap->lock);
   if (tag->action == DROWSE_DISCARD) {
     dz_tag_drop_backups(tag, false);
@@ -103,10 +105,11 @@ static drowse_status let_all_go(struct drowse_op *op) {
                   heap->device.name, stuck_bytes);
 }
 
+/* Blocks are looked at only if the operation had got so far that nobody else is at work on them. */
 static void stay_awake(struct drowse_op *op) {
   for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
     next = tag->op_next;
-    dz_tag_drop_backups(tag, true);
+    if (op->has_backups) dz_tag_drop_backups(tag, true);
     dz_lock(&op->heap->lock);
     dz_tag_end(tag, tag->before);
     dz_unlock(&op->heap->lock);
@@ -128,7 +131,7 @@ static drowse_status run(struct drowse_op *op) {
   if (status != DROWSE_OK) {
     stay_awake(op);
   } else {
-    /* The commit point. Every byte that is to be kept is in the arena. */
+    /* The commit point. Every byte that is to be kept has a backup. */
     dz_heap_retry_unreleased(op->heap);
     status = let_all_go(op);
   }
