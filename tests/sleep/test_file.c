@@ -157,6 +157,44 @@ START_TEST(host_first_then_the_file) {
 }
 END_TEST
 
+/* The first block is too large for the limit; what comes behind it is not. */
+START_TEST(what_fits_goes_to_the_host) {
+  make_directory();
+  open_with((drowse_heap_options){.backup_limit = 10 * MIB});
+  void *large = alloc_tag("a", 17 * MIB), *small = alloc_tag("a", 5 * MIB);
+  write_pattern(large, 17 * MIB, 1);
+  write_pattern(small, 5 * MIB, 2);
+  ck_ok(sleep_to(DROWSE_BACKUP_HOST_THEN_FILE, directory));
+  ck_assert_uint_eq(stats_of("a").backup_bytes, 5 * MIB);
+  ck_assert_uint_eq(stats_of("a").file_bytes, 17 * MIB);
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(large, 17 * MIB, 1) && has_pattern(small, 5 * MIB, 2));
+  close_heap();
+  ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
+static CUresult refuse_to_unregister(void *host) {
+  (void)host;
+  return CUDA_ERROR_INVALID_VALUE;
+}
+
+/* What is unused is in pieces, and cannot be given back to make room. */
+START_TEST(what_is_missing_is_told_whatever_a_trim_says) {
+  open_with((drowse_heap_options){.backup_limit = 4 * MIB});
+  (void)alloc_tag("b", 3 * MIB);
+  ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("b"));
+  (void)alloc_tag("a", 4 * MIB);
+  heap->device.driver.MemHostUnregister = refuse_to_unregister;
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_NO_HOST_MEMORY);
+  ck_says("limit");
+  heap->device.driver = dz_host_driver;
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  close_heap();
+}
+END_TEST
+
 START_TEST(all_to_the_host_makes_no_file) {
   ck_ok(sleep_to(DROWSE_BACKUP_HOST_THEN_FILE, "/nowhere at all"));
   ck_assert_uint_eq(stats_of("a").file_bytes, 0);
@@ -325,6 +363,8 @@ int main(void) {
   BLOCKS_TEST(suite, discarded_in_the_file);
   HARNESS_TEST(suite, closed_while_it_sleeps);
   HARNESS_TEST(suite, host_first_then_the_file);
+  HARNESS_TEST(suite, what_fits_goes_to_the_host);
+  HARNESS_TEST(suite, what_is_missing_is_told_whatever_a_trim_says);
   BLOCKS_TEST(suite, all_to_the_host_makes_no_file);
   BLOCKS_TEST(suite, no_such_directory);
   BLOCKS_TEST(suite, no_room);
