@@ -332,6 +332,44 @@ START_TEST(killed_in_the_middle_it_leaves_no_file) {
 }
 END_TEST
 
+/* ---- a thread that is canceled in a call ends behind it */
+
+static atomic_int returned;
+
+static drowse_status canceled_in_copy_out(void *argument) {
+  (void)argument;
+  unsigned char *found = xmalloc(sizes[4]);
+  (void)pthread_cancel(pthread_self());
+  drowse_status status = drowse_copy_out(heap, found, block[4], sizes[4]);
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+  atomic_fetch_add(&returned, 1);
+  free(found);
+  return status;
+}
+
+static drowse_status canceled_in_free(void *argument) {
+  (void)argument;
+  (void)pthread_cancel(pthread_self());
+  drowse_status status = drowse_tag_clear(heap, "a");
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+  atomic_fetch_add(&returned, 1);
+  return status;
+}
+
+START_TEST(canceled_while_it_reads_or_frees) {
+  struct call call;
+  ck_ok(sleep_to_file());
+  atomic_store(&returned, 0);
+  call_start(&call, canceled_in_copy_out, NULL);
+  ck_call_end(&call, DROWSE_OK);
+  ck_assert_int_eq(returned, 1);
+  call_start(&call, canceled_in_free, NULL);
+  ck_call_end(&call, DROWSE_OK);
+  ck_assert_int_eq(returned, 2);
+  ck_assert_uint_eq(stats_of("a").file_bytes, 0);
+}
+END_TEST
+
 /* ---- memory that is not pinned goes the same way as files */
 
 static CUresult refuse_to_register(void *host, size_t bytes, unsigned int flags) {
@@ -370,6 +408,7 @@ int main(void) {
   BLOCKS_TEST(suite, no_room);
   BLOCKS_TEST(suite, a_flipped_bit_is_noticed_and_the_rest_is_there);
   HARNESS_TEST(suite, killed_in_the_middle_it_leaves_no_file);
+  BLOCKS_TEST(suite, canceled_while_it_reads_or_frees);
   BLOCKS_TEST(suite, memory_that_cannot_be_pinned);
   return harness_run(suite);
 }
