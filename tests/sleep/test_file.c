@@ -302,6 +302,26 @@ START_TEST(a_flipped_bit_is_noticed_and_the_rest_is_there) {
 }
 END_TEST
 
+/* A block of three pieces, the last of which is damaged. */
+START_TEST(written_anew_or_not_at_all) {
+  enum { BYTES = 10 * 1024 * 1024 };
+  drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_FILE, .directory = directory};
+  unsigned char *bytes = xmalloc(BYTES);
+  char *damaged = alloc_tag("b", BYTES);
+  write_pattern(damaged, BYTES, 1);
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.tag = "b", .action = DROWSE_OFFLOAD}, 1, &options));
+  flip(BYTES - 4096);
+  fill_pattern(bytes, BYTES, 2);
+  ck_status(drowse_copy_in(heap, damaged, bytes, BYTES - 1), DROWSE_ERR_CORRUPT);
+  ck_assert(has_pattern(damaged, 8 * MIB, 1)); /* nothing of it has changed */
+  ck_ok(drowse_copy_in(heap, damaged, bytes, BYTES));
+  ck_assert(has_pattern(damaged, BYTES, 2));
+  ck_ok(wake_tag("b"));
+  ck_assert(has_pattern(damaged, BYTES, 2));
+  free(bytes);
+}
+END_TEST
+
 static void count_entries_but_dots(unsigned *count) {
   *count = (unsigned)count_entries(directory) - 2;
 }
@@ -407,6 +427,7 @@ int main(void) {
   BLOCKS_TEST(suite, no_such_directory);
   BLOCKS_TEST(suite, no_room);
   BLOCKS_TEST(suite, a_flipped_bit_is_noticed_and_the_rest_is_there);
+  BLOCKS_TEST(suite, written_anew_or_not_at_all);
   HARNESS_TEST(suite, killed_in_the_middle_it_leaves_no_file);
   BLOCKS_TEST(suite, canceled_while_it_reads_or_frees);
   BLOCKS_TEST(suite, memory_that_cannot_be_pinned);
