@@ -127,6 +127,10 @@ bool dz_space_is_pinned(const struct range *space, uint64_t offset) {
   return piece_at(space, offset)->pinned;
 }
 
+bool dz_space_follows(const struct range *space, const struct range *first, uint64_t bytes) {
+  return space->base == first->base + bytes && dz_space_of(space)->chunk == dz_space_of(first)->chunk;
+}
+
 /* ---- statistics */
 
 static void add_piece(struct arena_stats *stats, const struct arena_piece *piece) {

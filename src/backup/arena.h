@@ -95,6 +95,9 @@ void dz_arena_end_copies(struct arena *arena);
 uint64_t dz_space_piece(const struct range *space, uint64_t offset);
 bool dz_space_is_pinned(const struct range *space, uint64_t offset);
 
+/* Whether a space begins where bytes of another and of those behind it end, in what was mapped at once: chunks may touch. */
+bool dz_space_follows(const struct range *space, const struct range *first, uint64_t bytes);
+
 static inline void *dz_space_memory(const struct range *space) {
   return (void *)(uintptr_t)space->base;
 }

@@ -37,7 +37,8 @@ drowse_status dz_io_start(struct io *io, bool write, struct file *file, void *me
 drowse_status dz_io_wait(struct io *io, void **token);
 
 /* Reads, or writes, bytes at an offset of an extent that has been written, and waits: whole pieces are read, compared with their
- * checksums and, if something in them changes, written. One thread at a time for an extent. IO, CORRUPT, NO_HOST_MEMORY, SYSTEM.
+ * checksums and, if something in them changes, written; one that changes as a whole is not read, and may have been damaged. One
+ * thread at a time for an extent. CORRUPT, NO_HOST_MEMORY, SYSTEM: nothing has been written. IO.
  */
 drowse_status dz_io_access(const struct file_extent *extent, uint64_t offset, void *memory, uint64_t bytes, bool write);
 

@@ -24,31 +24,66 @@ static drowse_status transfer(struct access *access, bool write, uint64_t at, ui
   return status == DROWSE_OK ? dz_io_wait(&access->io, &token) : status;
 }
 
-/* The part of one piece, at an offset of it. The checksum changes once the piece has been written. */
-static drowse_status access_piece(struct access *access, uint64_t at, uint64_t offset, char *memory, uint64_t bytes) {
-  struct file *file = access->extent->file;
-  uint64_t left = access->extent->bytes - at, piece_bytes = left < DZ_FILE_PIECE ? left : DZ_FILE_PIECE;
-  drowse_status status = transfer(access, false, at, piece_bytes);
-  if (status == DROWSE_OK) status = dz_file_check(file, access->extent->offset + at, access->piece, piece_bytes);
-  if (status != DROWSE_OK) return status;
-  if (!access->write) {
-    memcpy(memory, access->piece + offset, bytes);
-    return DROWSE_OK;
-  }
-  memcpy(access->piece + offset, memory, bytes);
-  status = transfer(access, true, at, piece_bytes);
-  if (status == DROWSE_OK) dz_file_note(file, access->extent->offset + at, access->piece, piece_bytes);
+/* The part of one piece, at an offset of it. */
+struct part {
+  uint64_t at, piece_bytes; /* the piece in the extent */
+  uint64_t offset, bytes;
+  char *memory;
+};
+
+static bool is_whole(const struct part *part) {
+  return part->bytes == part->piece_bytes;
+}
+
+static drowse_status read_piece(struct access *access, const struct part *part) {
+  const struct file_extent *extent = access->extent;
+  drowse_status status = transfer(access, false, part->at, part->piece_bytes);
+  return status == DROWSE_OK ? dz_file_check(extent->file, extent->offset + part->at, access->piece, part->piece_bytes) : status;
+}
+
+static drowse_status copy_out(struct access *access, const struct part *part) {
+  drowse_status status = read_piece(access, part);
+  if (status == DROWSE_OK) memcpy(part->memory, access->piece + part->offset, part->bytes);
   return status;
 }
 
-static drowse_status access_pieces(struct access *access, uint64_t offset, char *memory, uint64_t bytes) {
+static drowse_status check(struct access *access, const struct part *part) {
+  return is_whole(part) ? DROWSE_OK : read_piece(access, part);
+}
+
+/* The checksum changes once the piece has been written. */
+static drowse_status copy_in(struct access *access, const struct part *part) {
+  const struct file_extent *extent = access->extent;
+  drowse_status status = check(access, part);
+  if (status != DROWSE_OK) return status;
+  memcpy(access->piece + part->offset, part->memory, part->bytes);
+  status = transfer(access, true, part->at, part->piece_bytes);
+  if (status == DROWSE_OK) dz_file_note(extent->file, extent->offset + part->at, access->piece, part->piece_bytes);
+  return status;
+}
+
+static drowse_status each_part(struct access *access, uint64_t offset, char *memory, uint64_t bytes,
+                               drowse_status (*act)(struct access *access, const struct part *part)) {
   drowse_status status = DROWSE_OK;
-  for (uint64_t done = 0, part; status == DROWSE_OK && done < bytes; done += part) {
-    uint64_t in_piece = (offset + done) % DZ_FILE_PIECE, room = DZ_FILE_PIECE - in_piece;
-    part = bytes - done < room ? bytes - done : room;
-    status = access_piece(access, offset + done - in_piece, in_piece, memory + done, part);
+  for (uint64_t end = offset + bytes; status == DROWSE_OK && offset < end;) {
+    struct part part = {.offset = offset % DZ_FILE_PIECE, .memory = memory};
+    part.at = offset - part.offset;
+    uint64_t left = access->extent->bytes - part.at;
+    part.piece_bytes = left < DZ_FILE_PIECE ? left : DZ_FILE_PIECE;
+    uint64_t room = part.piece_bytes - part.offset;
+    part.bytes = end - offset < room ? end - offset : room;
+    status = act(access, &part);
+    offset += part.bytes;
+    memory += part.bytes;
   }
   return status;
+}
+
+/* Before anything is written it is certain that what stays of the first and the last piece is not damaged. */
+static drowse_status access_parts(struct access *access, uint64_t offset, char *memory, uint64_t bytes) {
+  if (!access->write) return each_part(access, offset, memory, bytes, copy_out);
+  drowse_status status = each_part(access, offset, memory, bytes, check);
+  return status == DROWSE_OK ? each_part(access, offset, memory, bytes, copy_in) : status;
 }
 
 drowse_status dz_io_access(const struct file_extent *extent, uint64_t offset, void *memory, uint64_t bytes, bool write) {
@@ -58,7 +93,7 @@ drowse_status dz_io_access(const struct file_extent *extent, uint64_t offset, vo
   (void)madvise(piece, DZ_FILE_PIECE, MADV_DONTFORK);
   access.piece = piece;
   drowse_status status = dz_io_begin(&access.io, 1);
-  if (status == DROWSE_OK) status = access_pieces(&access, offset, memory, bytes);
+  if (status == DROWSE_OK) status = access_parts(&access, offset, memory, bytes);
   dz_io_end(&access.io);
   (void)munmap(piece, DZ_FILE_PIECE);
   return status;

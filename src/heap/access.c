@@ -39,7 +39,10 @@ static drowse_status access_file(drowse_heap *heap, const struct filed *filed, c
   while (heap->in_file) (void)dz_cond_wait(&heap->changed, &heap->lock, DZ_NEVER);
   heap->in_file = true;
   dz_unlock(&heap->lock);
+  int cancel;
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* a thread canceled here would keep the others out */
   drowse_status status = dz_io_access(&filed->extent, offset, access->host, access->bytes, access->in);
+  (void)pthread_setcancelstate(cancel, NULL);
   dz_lock(&heap->lock);
   heap->in_file = false;
   (void)pthread_cond_broadcast(&heap->changed);

@@ -47,6 +47,9 @@ static void drop(struct block *block) {
 
 void dz_heap_close_files(drowse_heap *heap) {
   struct filed *filed = atomic_exchange_explicit(&heap->dropped, NULL, memory_order_acquire);
+  int cancel;
+  if (filed == NULL) return;
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* a thread canceled here would lose the rest of the list */
   for (struct filed *next; filed != NULL; filed = next) {
     next = filed->next;
     dz_file_give(&filed->extent);
@@ -54,6 +57,7 @@ void dz_heap_close_files(drowse_heap *heap) {
     dz_slab_give(&heap->filed_slab, filed);
     dz_unlock(&heap->lock);
   }
+  (void)pthread_setcancelstate(cancel, NULL);
 }
 
 /* What an operation has made is counted once it is kept. */

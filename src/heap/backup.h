@@ -25,8 +25,8 @@ bool dz_block_file(struct block *block, struct file *file);
 /* Drops a block's backup, which is counted in its tag. With both locks. */
 void dz_block_drop_backup(struct block *block);
 
-/* Drops the backups of a tag's live blocks, or only those that its operation has made. With the heap's lock and the pools closed;
- * the latter also for an operation. */
+/* Drops the backups of a tag's live blocks, or only those that its operation has made. With the heap's lock, because other
+ * streams' uses are noted meanwhile, and the pools closed. */
 void dz_tag_drop_backups(struct tag *tag, bool only_new);
 
 /* For an operation: keeps the backups that it has made, and counts them. */

@@ -159,7 +159,7 @@ static bool add_to_row(struct row *row, const struct block *block) {
     *row =
         (struct row){.tag = dz_pool_of(block)->tag, .device = block->range.base, .space = block->backup, .filed = block->filed};
   } else if (row->space == NULL || block->backup == NULL || row->device + row->bytes != block->range.base ||
-             row->space->base + row->bytes != block->backup->base) {
+             !dz_space_follows(block->backup, row->space, row->bytes)) {
     return false;
   }
   row->bytes += block->range.bytes;

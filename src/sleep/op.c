@@ -268,12 +268,13 @@ static bool show_progress(struct drowse_op *op) {
   return true;
 }
 
-/* The operation waits for the answer, so the heap is there. */
+/* The heap is there while the operation waits for the answer, which it may have given up as soon as the lock is let go. */
 static bool call_pressure(struct drowse_op *op) {
   uint64_t bytes = op->wants_bytes;
-  drowse_heap *heap = op->heap;
+  drowse_status (*pressure)(void *context, uint64_t missing_bytes) = op->heap->pressure;
+  void *context = op->heap->pressure_context;
   dz_unlock(&op->lock);
-  drowse_status answer = heap->pressure(heap->pressure_context, bytes);
+  drowse_status answer = pressure(context, bytes);
   if (is_inherited(op)) return false;
   dz_lock(&op->lock);
   op->pressure_answer = answer;
@@ -313,12 +314,16 @@ static bool become_teller(struct drowse_op *op) {
   return true;
 }
 
-/* False: in a child. *finished: whether it has. */
+/* False: in a child. *finished: whether it has. When the time is over callbacks are run only of one that has finished: while it
+ * runs, there could always be another. */
 static bool wait_until(struct drowse_op *op, int64_t deadline, bool *finished) {
   bool here = true, in_time = true;
   while (here) {
     bool tells = become_teller(op);
-    if (tells && call_back(op, &here)) continue;
+    if (tells && (in_time || op->finished) && call_back(op, &here)) {
+      in_time = dz_now() < deadline;
+      continue;
+    }
     *finished = op->finished;
     if (*finished || !in_time) {
       if (tells) op->has_teller = false;

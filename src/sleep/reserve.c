@@ -33,9 +33,12 @@ static struct block *next_wanting(struct block *block) {
   return next_of(dz_pool_of(block)->tag, block);
 }
 
-static uint64_t wanted_bytes(const struct drowse_op *op) {
+/* Block by block, as long as it is no more than most. */
+static uint64_t wanted_bytes(const struct drowse_op *op, uint64_t most) {
   uint64_t bytes = 0;
-  for (struct block *block = first_wanting(op); block != NULL; block = next_wanting(block)) bytes += block->range.bytes;
+  for (struct block *block = first_wanting(op); block != NULL; block = next_wanting(block)) {
+    if (block->range.bytes <= most - bytes) bytes += block->range.bytes;
+  }
   return bytes;
 }
 
@@ -106,22 +109,30 @@ static drowse_status take_at_hand(struct drowse_op *op) {
   return status;
 }
 
-/* What is unused but too much in pieces goes first if the host has not as much more. */
+/* What is unused but too much in pieces goes first if the host has not as much more. Whatever of it cannot go, the growth says
+ * what is missing. */
 static drowse_status grow_by(struct arena *arena, uint64_t bytes, struct range **space) {
   drowse_status status = dz_arena_grow(arena, bytes, space);
-  if (status != DROWSE_ERR_NO_HOST_MEMORY || dz_arena_trim(arena, 0) != DROWSE_OK) return status;
+  if (status != DROWSE_ERR_NO_HOST_MEMORY) return status;
+  (void)dz_arena_trim(arena, 0);
   return dz_arena_grow(arena, bytes, space);
 }
 
-/* Other operations take from the arena too, so what is wanted is looked at again after each growth. most: no more than that. */
+/* most: by no more than that, and blocks that are too large for it get none; those behind them take what is left then. */
 static drowse_status grow(struct drowse_op *op, uint64_t most) {
   drowse_status status = take_at_hand(op);
-  uint64_t bytes = status == DROWSE_OK ? wanted_bytes(op) : 0;
-  if (bytes > most) bytes = most;
+  uint64_t bytes = status == DROWSE_OK ? wanted_bytes(op, most) : 0;
   if (bytes == 0) return status;
   struct range *space;
   status = grow_by(&op->heap->arena, bytes, &space);
-  return status == DROWSE_OK ? hand_out(op, first_wanting(op), NULL, space) : status;
+  if (status == DROWSE_OK) status = hand_out(op, first_wanting(op), NULL, space);
+  return status == DROWSE_OK ? take_at_hand(op) : status;
+}
+
+/* What the host has not after all, or another operation has taken meanwhile, goes to the file. */
+static drowse_status grow_if_it_can_be(struct drowse_op *op) {
+  drowse_status status = grow(op, dz_arena_room(&op->heap->arena));
+  return status == DROWSE_ERR_NO_HOST_MEMORY ? DROWSE_OK : status;
 }
 
 /* ---- in a file */
@@ -150,10 +161,10 @@ static drowse_status take_from_file(struct drowse_op *op) {
 
 drowse_status dz_reserve_backups(struct drowse_op *op, uint64_t *bytes) {
   drowse_status status = DROWSE_OK;
-  *bytes = wanted_bytes(op);
+  *bytes = wanted_bytes(op, UINT64_MAX);
   if (*bytes == 0) return DROWSE_OK;
   if (op->backup == DROWSE_BACKUP_HOST) status = grow(op, UINT64_MAX);
-  if (op->backup == DROWSE_BACKUP_HOST_THEN_FILE) status = grow(op, dz_arena_room(&op->heap->arena));
+  if (op->backup == DROWSE_BACKUP_HOST_THEN_FILE) status = grow_if_it_can_be(op);
   if (op->backup != DROWSE_BACKUP_HOST && status == DROWSE_OK) status = take_from_file(op);
   return status;
 }

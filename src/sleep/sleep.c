@@ -109,8 +109,8 @@ static drowse_status let_all_go(struct drowse_op *op) {
 static void stay_awake(struct drowse_op *op) {
   for (struct tag *tag = op->tags, *next; tag != NULL; tag = next) {
     next = tag->op_next;
-    if (op->has_backups) dz_tag_drop_backups(tag, true);
     dz_lock(&op->heap->lock);
+    if (op->has_backups) dz_tag_drop_backups(tag, true);
     dz_tag_end(tag, tag->before);
     dz_unlock(&op->heap->lock);
   }

@@ -67,6 +67,8 @@ static int child_calls(void) {
   STEP(16, FORKED(drowse_block_get(heap, block, &found)));
   STEP(17, FORKED(drowse_heap_info_get(heap, &info)));
   STEP(18, drowse_driver_entry(heap, "cuStreamCreate") == NULL);
+  STEP(20, FORKED(drowse_seal(heap, "a")) && FORKED(drowse_unseal(heap, "a")));
+  STEP(21, FORKED(drowse_backup_reserve(heap, 1)) && FORKED(drowse_backup_trim(heap, 0)));
   STEP(19, strstr(drowse_last_error(), "forked") != NULL);
   STEP(20, drowse_heap_close(heap) == DROWSE_OK);
   STEP(21, dz_host_calls_after_fork() == 0);
@@ -79,6 +81,40 @@ START_TEST(an_inherited_heap_answers_forked) {
     ck_assert(has_pattern(block, BYTES, 1));
     ck_ok(sleep_tag("a", DROWSE_OFFLOAD)); /* and once more with it asleep */
   }
+}
+END_TEST
+
+/* ---- operations */
+
+static drowse_op *running, *ended;
+
+static int child_has_operations(void) {
+  STEP(1, FORKED(drowse_op_wait(running, -1)) && FORKED(drowse_op_wait(ended, -1)));
+  STEP(2, FORKED(drowse_op_progress(running, NULL, NULL)) && FORKED(drowse_op_cancel(running)));
+  STEP(3, strstr(drowse_last_error(), "forked") != NULL);
+  drowse_op_release(running);
+  drowse_op_release(ended);
+  STEP(4, drowse_heap_close(heap) == DROWSE_OK);
+  return 0;
+}
+
+static drowse_op *start_sleep(const char *tag) {
+  drowse_op *op = NULL;
+  ck_ok(drowse_sleep_start(heap, &(drowse_rule){.tag = tag, .action = DROWSE_OFFLOAD}, 1, NULL, &op));
+  return op;
+}
+
+START_TEST(inherited_operations_answer_forked) {
+  (void)alloc_tag("b", BYTES);
+  ck_ok(drowse_hold(heap, "a", 0));
+  running = start_sleep("a");
+  ended = start_sleep("b");
+  ck_ok(drowse_op_wait(ended, -1));
+  ck_assert_int_eq(in_child_by((enum fork_kind)_i, child_has_operations), 0);
+  ck_ok(drowse_unhold(heap, "a"));
+  ck_ok(drowse_op_wait(running, -1));
+  drowse_op_release(running);
+  drowse_op_release(ended);
 }
 END_TEST
 
@@ -339,6 +375,7 @@ int main(void) {
   Suite *suite = suite_create("forks and heaps");
   if (CHILD_MAY_START_THREADS) HARNESS_TEST(suite, workers_of_a_parent_without_heaps);
   FORK_TEST(suite, an_inherited_heap_answers_forked, FORK_KINDS);
+  FORK_TEST(suite, inherited_operations_answer_forked, FORK_KINDS);
   FORK_TEST(suite, a_fork_while_a_tag_falls_asleep, FORK_KINDS);
   FORK_TEST(suite, a_fork_inside_a_callback, FORK_KINDS);
   if (CHILD_MAY_START_THREADS) {

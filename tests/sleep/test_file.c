@@ -157,6 +157,44 @@ START_TEST(host_first_then_the_file) {
 }
 END_TEST
 
+/* The first block is too large for the limit; what comes behind it is not. */
+START_TEST(what_fits_goes_to_the_host) {
+  make_directory();
+  open_with((drowse_heap_options){.backup_limit = 10 * MIB});
+  void *large = alloc_tag("a", 17 * MIB), *small = alloc_tag("a", 5 * MIB);
+  write_pattern(large, 17 * MIB, 1);
+  write_pattern(small, 5 * MIB, 2);
+  ck_ok(sleep_to(DROWSE_BACKUP_HOST_THEN_FILE, directory));
+  ck_assert_uint_eq(stats_of("a").backup_bytes, 5 * MIB);
+  ck_assert_uint_eq(stats_of("a").file_bytes, 17 * MIB);
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(large, 17 * MIB, 1) && has_pattern(small, 5 * MIB, 2));
+  close_heap();
+  ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
+static CUresult refuse_to_unregister(void *host) {
+  (void)host;
+  return CUDA_ERROR_INVALID_VALUE;
+}
+
+/* What is unused is in pieces, and cannot be given back to make room. */
+START_TEST(what_is_missing_is_told_whatever_a_trim_says) {
+  open_with((drowse_heap_options){.backup_limit = 4 * MIB});
+  (void)alloc_tag("b", 3 * MIB);
+  ck_ok(sleep_tag("b", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("b"));
+  (void)alloc_tag("a", 4 * MIB);
+  heap->device.driver.MemHostUnregister = refuse_to_unregister;
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_NO_HOST_MEMORY);
+  ck_says("limit");
+  heap->device.driver = dz_host_driver;
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  close_heap();
+}
+END_TEST
+
 START_TEST(all_to_the_host_makes_no_file) {
   ck_ok(sleep_to(DROWSE_BACKUP_HOST_THEN_FILE, "/nowhere at all"));
   ck_assert_uint_eq(stats_of("a").file_bytes, 0);
@@ -264,6 +302,26 @@ START_TEST(a_flipped_bit_is_noticed_and_the_rest_is_there) {
 }
 END_TEST
 
+/* A block of three pieces, the last of which is damaged. */
+START_TEST(written_anew_or_not_at_all) {
+  enum { BYTES = 10 * 1024 * 1024 };
+  drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_FILE, .directory = directory};
+  unsigned char *bytes = xmalloc(BYTES);
+  char *damaged = alloc_tag("b", BYTES);
+  write_pattern(damaged, BYTES, 1);
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.tag = "b", .action = DROWSE_OFFLOAD}, 1, &options));
+  flip(BYTES - 4096);
+  fill_pattern(bytes, BYTES, 2);
+  ck_status(drowse_copy_in(heap, damaged, bytes, BYTES - 1), DROWSE_ERR_CORRUPT);
+  ck_assert(has_pattern(damaged, 8 * MIB, 1)); /* nothing of it has changed */
+  ck_ok(drowse_copy_in(heap, damaged, bytes, BYTES));
+  ck_assert(has_pattern(damaged, BYTES, 2));
+  ck_ok(wake_tag("b"));
+  ck_assert(has_pattern(damaged, BYTES, 2));
+  free(bytes);
+}
+END_TEST
+
 static void count_entries_but_dots(unsigned *count) {
   *count = (unsigned)count_entries(directory) - 2;
 }
@@ -291,6 +349,44 @@ START_TEST(killed_in_the_middle_it_leaves_no_file) {
   ck_assert_int_eq(waitpid(child, &status, 0), child);
   ck_assert(WIFSIGNALED(status));
   ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
+/* ---- a thread that is canceled in a call ends behind it */
+
+static atomic_int returned;
+
+static drowse_status canceled_in_copy_out(void *argument) {
+  (void)argument;
+  unsigned char *found = xmalloc(sizes[4]);
+  (void)pthread_cancel(pthread_self());
+  drowse_status status = drowse_copy_out(heap, found, block[4], sizes[4]);
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+  atomic_fetch_add(&returned, 1);
+  free(found);
+  return status;
+}
+
+static drowse_status canceled_in_free(void *argument) {
+  (void)argument;
+  (void)pthread_cancel(pthread_self());
+  drowse_status status = drowse_tag_clear(heap, "a");
+  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+  atomic_fetch_add(&returned, 1);
+  return status;
+}
+
+START_TEST(canceled_while_it_reads_or_frees) {
+  struct call call;
+  ck_ok(sleep_to_file());
+  atomic_store(&returned, 0);
+  call_start(&call, canceled_in_copy_out, NULL);
+  ck_call_end(&call, DROWSE_OK);
+  ck_assert_int_eq(returned, 1);
+  call_start(&call, canceled_in_free, NULL);
+  ck_call_end(&call, DROWSE_OK);
+  ck_assert_int_eq(returned, 2);
+  ck_assert_uint_eq(stats_of("a").file_bytes, 0);
 }
 END_TEST
 
@@ -325,11 +421,15 @@ int main(void) {
   BLOCKS_TEST(suite, discarded_in_the_file);
   HARNESS_TEST(suite, closed_while_it_sleeps);
   HARNESS_TEST(suite, host_first_then_the_file);
+  HARNESS_TEST(suite, what_fits_goes_to_the_host);
+  HARNESS_TEST(suite, what_is_missing_is_told_whatever_a_trim_says);
   BLOCKS_TEST(suite, all_to_the_host_makes_no_file);
   BLOCKS_TEST(suite, no_such_directory);
   BLOCKS_TEST(suite, no_room);
   BLOCKS_TEST(suite, a_flipped_bit_is_noticed_and_the_rest_is_there);
+  BLOCKS_TEST(suite, written_anew_or_not_at_all);
   HARNESS_TEST(suite, killed_in_the_middle_it_leaves_no_file);
+  BLOCKS_TEST(suite, canceled_while_it_reads_or_frees);
   BLOCKS_TEST(suite, memory_that_cannot_be_pinned);
   return harness_run(suite);
 }

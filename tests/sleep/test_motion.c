@@ -5,6 +5,8 @@
  */
 #include "fixture.h"
 
+#include "heap/block.h"
+
 enum { BYTES = 3 * 1024 * 1024 };
 
 static void *first, *second; /* of the tag "a", in motion */
@@ -262,6 +264,45 @@ START_TEST(while_asleep) {
 }
 END_TEST
 
+/* ---- other streams' uses are noted while a sleep that has failed gives its backups up again */
+
+enum { SMALL_BLOCKS = 400 };
+
+static void *small[SMALL_BLOCKS];
+static CUstream elsewhere;
+static sem_t copy_refused;
+
+static CUresult refuse_to_copy(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  (void)to, (void)from, (void)bytes, (void)stream;
+  (void)sem_post(&copy_refused);
+  return CUDA_ERROR_INVALID_VALUE;
+}
+
+static drowse_status record_all(void *argument) {
+  drowse_status status = DROWSE_OK;
+  (void)argument;
+  wait_semaphore(&copy_refused);
+  for (int i = SMALL_BLOCKS - 1; i >= 0 && status == DROWSE_OK; i--) status = drowse_record_stream(heap, small[i], elsewhere);
+  return status;
+}
+
+/* A use that is forgotten lets the block be given out again before the other stream is done with it. */
+START_TEST(used_elsewhere_while_a_sleep_fails) {
+  struct call recorder;
+  ck_assert_int_eq(sem_init(&copy_refused, 0, 0), 0);
+  elsewhere = make_stream();
+  for (int i = 0; i < SMALL_BLOCKS; i++) small[i] = alloc_tag("a", 512);
+  heap->device.driver.MemcpyDtoHAsync = refuse_to_copy;
+  call_start(&recorder, record_all, NULL);
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
+  ck_call_end(&recorder, DROWSE_OK);
+  heap->device.driver = dz_host_driver;
+  for (int i = 0; i < SMALL_BLOCKS; i++) ck_assert(dz_index_find(&heap->index, (uint64_t)(uintptr_t)small[i])->used);
+  ck_ok(drowse_tag_clear(heap, "a"));
+  drop_stream(elsewhere);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("motion");
   HEAP_TEST(suite, while_falling_asleep);
@@ -273,5 +314,6 @@ int main(void) {
   HARNESS_TEST(suite, a_hold_waits_until_it_is_awake);
   HEAP_TEST(suite, while_awake);
   HEAP_TEST(suite, while_asleep);
+  HARNESS_LOOP_TEST(suite, used_elsewhere_while_a_sleep_fails, start, finish, 20);
   return harness_run(suite);
 }

@@ -6,8 +6,6 @@
 #include "fixture.h"
 
 #include <setjmp.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static void *block_a, *block_b;
 
@@ -256,6 +254,11 @@ static unsigned long shown;
 static drowse_op *waited_for;
 static jmp_buf out;
 
+static CUresult refuse_to_register(void *host, size_t bytes, unsigned int flags) {
+  (void)host, (void)bytes, (void)flags;
+  return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
 static void count_progress(void *context, const drowse_progress *progress) {
   ck_assert_ptr_eq(context, &shown);
   ck_assert_uint_le(progress->done_bytes, progress->total_bytes);
@@ -277,6 +280,45 @@ START_TEST(progress_is_shown_to_who_waits) {
   ck_ok(drowse_op_wait(waited_for, -1));
   ck_assert_uint_eq(shown, MIB);
   drowse_op_release(waited_for);
+}
+END_TEST
+
+/* In place of EventSynchronize: the next flight lands once the progress hook has been called for the one before. */
+static sem_t may_land;
+
+static CUresult wait_to_land(CUevent event) {
+  wait_semaphore(&may_land);
+  return dz_host_driver.EventSynchronize(event);
+}
+
+/* Returns when there is more to show, as long as there will be. */
+static void let_one_land(void *context, const drowse_progress *progress) {
+  uint64_t done = progress->done_bytes;
+  (void)context;
+  shown++;
+  (void)sem_post(&may_land);
+  while (done == progress->done_bytes && done < progress->total_bytes) ck_ok(drowse_op_progress(waited_for, &done, NULL));
+}
+
+START_TEST(callbacks_do_not_prolong_the_wait) {
+  enum { BLOCKS = 12 };
+  open_with((drowse_heap_options){0});
+  ck_assert_int_eq(sem_init(&may_land, 0, 1), 0);
+  heap->device.driver.EventSynchronize = wait_to_land;
+  heap->device.driver.MemHostRegister = refuse_to_register; /* so that each block is a copy of its own */
+  for (int i = 0; i < BLOCKS; i++) (void)alloc_tag("a", 4 * MIB);
+  drowse_sleep_options options = {.struct_size = sizeof options, .progress = let_one_land};
+  uint64_t done = 0;
+  shown = 0;
+  ck_ok(drowse_sleep_start(heap, &rule_a, 1, &options, &waited_for));
+  while (done == 0) ck_ok(drowse_op_progress(waited_for, &done, NULL));
+  ck_status(drowse_op_wait(waited_for, 0), DROWSE_ERR_TIMEOUT);
+  ck_assert_uint_eq(shown, 1);
+  ck_ok(drowse_op_wait(waited_for, -1));
+  ck_assert_uint_eq(shown, BLOCKS);
+  drowse_op_release(waited_for);
+  heap->device.driver = dz_host_driver;
+  close_heap();
 }
 END_TEST
 
@@ -366,33 +408,6 @@ START_TEST(the_hook_hears_only_of_those_that_are_awake) {
 }
 END_TEST
 
-/* ---- fork */
-
-static int child_of_running(drowse_op *op, drowse_op *ended) {
-  if (drowse_op_wait(op, -1) != DROWSE_ERR_FORKED || drowse_op_wait(ended, -1) != DROWSE_ERR_FORKED) return 1;
-  if (drowse_op_progress(op, NULL, NULL) != DROWSE_ERR_FORKED || drowse_op_cancel(op) != DROWSE_ERR_FORKED) return 2;
-  drowse_op_release(op);
-  drowse_op_release(ended);
-  return drowse_heap_close(heap) == DROWSE_OK ? 0 : 3;
-}
-
-START_TEST(a_child_is_told_and_may_release) {
-  int status;
-  ck_ok(drowse_hold(heap, "a", 0));
-  drowse_op *op = start_sleep(&rule_a), *ended = start_sleep(&rule_b);
-  ck_ok(drowse_op_wait(ended, -1));
-  pid_t child = fork();
-  ck_assert_int_ge(child, 0);
-  if (child == 0) _exit(child_of_running(op, ended));
-  ck_assert_int_eq(waitpid(child, &status, 0), child);
-  ck_assert_int_eq(status, 0);
-  ck_ok(drowse_unhold(heap, "a"));
-  ck_ok(drowse_op_wait(op, -1));
-  drowse_op_release(op);
-  drowse_op_release(ended);
-}
-END_TEST
-
 #define TAGS_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_tags, finish)
 
 int main(void) {
@@ -411,11 +426,11 @@ int main(void) {
   TAGS_TEST(suite, too_late_to_cancel);
   HARNESS_TEST(suite, the_heap_is_closed_under_it);
   TAGS_TEST(suite, progress_is_shown_to_who_waits);
+  HARNESS_TEST(suite, callbacks_do_not_prolong_the_wait);
   TAGS_TEST(suite, a_jump_out_of_a_callback_leaves_the_operation);
   TAGS_TEST(suite, a_jump_out_of_a_call_leaves_nothing_behind);
   HARNESS_TEST(suite, the_hook_hears_of_each_tag_in_their_order);
   HARNESS_TEST(suite, the_hook_runs_when_somebody_waits);
   HARNESS_TEST(suite, the_hook_hears_only_of_those_that_are_awake);
-  TAGS_TEST(suite, a_child_is_told_and_may_release);
   return harness_run(suite);
 }

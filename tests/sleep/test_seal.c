@@ -247,6 +247,21 @@ START_TEST(a_broken_promise_is_noticed) {
 }
 END_TEST
 
+static void ck_progress(void *context, const drowse_progress *progress) {
+  uint64_t *done_bytes = context;
+  ck_assert_uint_le(progress->done_bytes, progress->total_bytes);
+  *done_bytes = progress->done_bytes;
+}
+
+START_TEST(looking_is_no_copying) {
+  uint64_t done_bytes = 0;
+  write_pattern(second, BYTES, 2);
+  drowse_sleep_options options = {.struct_size = sizeof options, .progress = ck_progress, .context = &done_bytes};
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.tag = "a", .action = DROWSE_OFFLOAD}, 1, &options));
+  ck_assert_uint_eq(done_bytes, BYTES);
+}
+END_TEST
+
 START_TEST(nobody_looks_unless_asked_to) {
   ck_ok(drowse_seal(heap, "a"));
   ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
@@ -274,6 +289,7 @@ int main(void) {
   TAG_TEST(suite, a_sleep_that_fails_keeps_the_backups_that_were_there);
   TAG_TEST(suite, bad_seals);
   HARNESS_FIXTURE_TEST(suite, a_broken_promise_is_noticed, start_checked, finish);
+  HARNESS_FIXTURE_TEST(suite, looking_is_no_copying, start_checked, finish);
   TAG_TEST(suite, nobody_looks_unless_asked_to);
   return harness_run(suite);
 }
