@@ -15,12 +15,26 @@ static void note_ties(struct block *block) {
   block->used = block->uses != NULL || dz_block_is_backed_up(block);
 }
 
+/* With the heap's lock. */
+static void enlist(drowse_heap *heap, struct filed *filed) {
+  filed->after = heap->filed;
+  filed->before = &heap->filed;
+  if (heap->filed != NULL) heap->filed->before = &filed->after;
+  heap->filed = filed;
+}
+
+static void delist(struct filed *filed) {
+  *filed->before = filed->after;
+  if (filed->after != NULL) filed->after->before = filed->before;
+}
+
 bool dz_block_file(struct block *block, struct file *file) {
   drowse_heap *heap = dz_pool_of(block)->tag->heap;
   assert(!dz_block_is_backed_up(block));
   dz_lock(&heap->lock);
   struct filed *filed = dz_slab_take(&heap->filed_slab);
   if (filed != NULL && dz_file_take(file, block->range.bytes, &filed->extent)) {
+    enlist(heap, filed);
     block->filed = filed;
   } else if (filed != NULL) {
     dz_slab_give(&heap->filed_slab, filed);
@@ -54,10 +68,17 @@ void dz_heap_close_files(drowse_heap *heap) {
     next = filed->next;
     dz_file_give(&filed->extent);
     dz_lock(&heap->lock);
+    delist(filed);
     dz_slab_give(&heap->filed_slab, filed);
     dz_unlock(&heap->lock);
   }
   (void)pthread_setcancelstate(cancel, NULL);
+}
+
+/* Forks take the heap's lock; after one that ran no handlers the list can still be followed, because its forward links are set
+ * one by one. */
+void dz_heap_forget_files(drowse_heap *heap) {
+  for (struct filed *filed = heap->filed; filed != NULL; filed = filed->after) dz_file_give(&filed->extent);
 }
 
 /* What an operation has made is counted once it is kept. */

@@ -12,7 +12,8 @@
 /* A backup's place in a file. */
 struct filed {
   struct file_extent extent;
-  struct filed *next; /* of those that have been dropped */
+  struct filed *next;            /* of those that have been dropped */
+  struct filed *after, **before; /* of all of the heap's */
 };
 
 static inline bool dz_block_is_backed_up(const struct block *block) {
@@ -37,5 +38,8 @@ void dz_tag_tie_backups(struct tag *tag);
 
 /* Closing a file takes time, so those that have gone are closed here. Without locks. */
 void dz_heap_close_files(drowse_heap *heap);
+
+/* In a forked child: closes the files that it has inherited, whose data is the parent's. */
+void dz_heap_forget_files(drowse_heap *heap);
 
 #endif

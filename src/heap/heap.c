@@ -338,13 +338,14 @@ static drowse_status end_memory(drowse_heap *heap) {
                : dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take back everything of the heap", heap->device.name);
 }
 
-/* In a child: the memory that holds the metadata, and nothing else. The device is the parent's, and where pinned memory was there
- * are holes, which may be somebody else's by now. */
+/* In a child: the memory that holds the metadata, and the descriptors of files, and nothing else. The device is the parent's, and
+ * where pinned memory was there are holes, which may be somebody else's by now. */
 static void close_inherited(drowse_heap *heap) {
   for (struct operation *operation = heap->operations, *next; operation != NULL; operation = next) {
     next = operation->next;
     operation->drop(operation);
   }
+  dz_heap_forget_files(heap);
   dz_arena_forget(&heap->arena);
   end_slabs(heap);
   free(heap);

@@ -81,6 +81,7 @@ struct drowse_heap {
   struct extent *unreleased; /* handles that the driver would not take back, mapped nowhere */
   uint64_t unreleased_bytes;
   struct segment *unfreed;      /* those that have gone, but for their addresses */
+  struct filed *filed;          /* all backups' places in files, those that are to be given back too */
   struct operation *operations; /* those that run, or whose thread nobody has waited for yet */
   bool closing;                 /* who waits for a tag gives up */
   bool in_file;                 /* somebody reads or writes a sleeping block in a file */

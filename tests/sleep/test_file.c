@@ -352,6 +352,32 @@ START_TEST(killed_in_the_middle_it_leaves_no_file) {
 }
 END_TEST
 
+/* ---- fork: a child that lives on does not keep the disk from whoever comes next */
+
+static int child_closes(void) {
+  size_t files = count_entries("/proc/self/fd");
+  if (drowse_heap_close(heap) != DROWSE_OK) return 1;
+  return count_entries("/proc/self/fd") == files - 2 ? 0 : 2;
+}
+
+START_TEST(a_child_lets_the_files_go) {
+  int status;
+  char *block_b = alloc_tag("b", MIB);
+  drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_FILE, .directory = directory};
+  ck_ok(sleep_to_file());
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.tag = "b", .action = DROWSE_OFFLOAD}, 1, &options));
+  ck_ok(drowse_free(heap, block[0]));
+  pid_t child = fork();
+  ck_assert_int_ge(child, 0);
+  if (child == 0) _exit(child_closes());
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert_int_eq(status, 0);
+  ck_ok(wake_tag("a"));
+  for (uint64_t i = 1; i < BLOCKS; i++) ck_assert(has_pattern(block[i], sizes[i], i));
+  ck_ok(drowse_free(heap, block_b));
+}
+END_TEST
+
 /* ---- a thread that is canceled in a call ends behind it */
 
 static atomic_int returned;
@@ -429,6 +455,7 @@ int main(void) {
   BLOCKS_TEST(suite, a_flipped_bit_is_noticed_and_the_rest_is_there);
   BLOCKS_TEST(suite, written_anew_or_not_at_all);
   HARNESS_TEST(suite, killed_in_the_middle_it_leaves_no_file);
+  BLOCKS_TEST(suite, a_child_lets_the_files_go);
   BLOCKS_TEST(suite, canceled_while_it_reads_or_frees);
   BLOCKS_TEST(suite, memory_that_cannot_be_pinned);
   return harness_run(suite);

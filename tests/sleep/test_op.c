@@ -248,6 +248,57 @@ START_TEST(the_heap_is_closed_under_it) {
 }
 END_TEST
 
+static drowse_status cancel_op(void *op) {
+  return drowse_op_cancel(op);
+}
+
+/* It has nothing to give. */
+static drowse_status decline(void *context, uint64_t missing_bytes) {
+  (void)context, (void)missing_bytes;
+  return DROWSE_ERR_NO_DEVICE_MEMORY;
+}
+
+static void close_under(drowse_op *op) {
+  struct call waiters[2], canceler;
+  for (int i = 0; i < 2; i++) call_start(&waiters[i], wait_for_op, op);
+  call_start(&canceler, cancel_op, op);
+  ck_cu(CtxSetCurrent(NULL));
+  ck_ok(drowse_heap_close(heap));
+  ck_call_end(&canceler, DROWSE_OK);
+  drowse_status status = drowse_op_wait(op, 0);
+  ck_assert(status == DROWSE_OK || status == DROWSE_ERR_CANCELED);
+  for (int i = 0; i < 2; i++) ck_call_end(&waiters[i], status);
+  ck_nothing_left(&usage_before);
+  drowse_op_release(op);
+}
+
+START_TEST(closed_while_others_wait_and_cancel) {
+  start_tags();
+  close_under(sleep_both());
+}
+END_TEST
+
+START_TEST(canceled_while_it_wants_memory) {
+  CUmemGenericAllocationHandle handle;
+  drowse_op *op;
+  open_with((drowse_heap_options){.pressure = decline});
+  (void)alloc_tag("a", MIB);
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_cu(MemCreate(&handle, 64 * MIB, &heap->properties, 0)); /* another tenant has it all */
+  ck_ok(drowse_wake_start(heap, NULL, 0, &(drowse_wake_options){.struct_size = sizeof(drowse_wake_options), .deadline_ms = -1},
+                          &op));
+  struct call waiter;
+  call_start(&waiter, wait_for_op, op);
+  ck_status(drowse_op_wait(op, 1), DROWSE_ERR_TIMEOUT);
+  ck_ok(drowse_op_cancel(op));
+  ck_call_end(&waiter, DROWSE_ERR_CANCELED);
+  drowse_op_release(op);
+  ck_cu(MemRelease(handle));
+  ck_ok(wake_all_tags());
+  close_heap();
+}
+END_TEST
+
 /* ---- callbacks */
 
 static unsigned long shown;
@@ -425,6 +476,8 @@ int main(void) {
   TAGS_TEST(suite, canceled_in_the_middle_of_a_wake);
   TAGS_TEST(suite, too_late_to_cancel);
   HARNESS_TEST(suite, the_heap_is_closed_under_it);
+  HARNESS_LOOP_TEST(suite, closed_while_others_wait_and_cancel, NULL, NULL, 20);
+  HARNESS_TEST(suite, canceled_while_it_wants_memory);
   TAGS_TEST(suite, progress_is_shown_to_who_waits);
   HARNESS_TEST(suite, callbacks_do_not_prolong_the_wait);
   TAGS_TEST(suite, a_jump_out_of_a_callback_leaves_the_operation);
