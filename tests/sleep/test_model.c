@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-enum { WORKERS = 3, SLEEPERS = 2, TAGS = 4, SLOTS = 12, ROUNDS = 6000, MOTIONS = 1000, BYTES_MAX = 300 * 1024, LIMIT = 4 << 20 };
+enum { WORKERS = 3, SLEEPERS = 2, TAGS = 4, SLOTS = 12, ROUNDS = 2500, MOTIONS = 400, BYTES_MAX = 300 * 1024, LIMIT = 4 << 20 };
 
 static const char *const tags[TAGS] = {"a", "b", "c", "scratch"}; /* the last one is discarded */
 
