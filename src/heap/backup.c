@@ -98,6 +98,7 @@ void dz_block_drop_backup(struct block *block) {
 /* ---- a tag's */
 
 void dz_tag_drop_backups(struct tag *tag, bool only_new) {
+  if (!only_new && tag->backup_bytes == 0 && tag->file_bytes == 0) return; /* what is not new is counted */
   for (struct block *block = dz_tag_live(tag, NULL); block != NULL; block = dz_tag_live(tag, block)) {
     if (block->is_new || !only_new) dz_block_drop_backup(block);
   }
