@@ -327,8 +327,8 @@ typedef struct drowse_heap_options {
                             drowse_wake() or drowse_op_wait() returns, for each tag in the order in which they wake, with no lock
                             held. Other threads may use the tag by then; peers have access already */
   void *woken_context;
-  uint64_t backup_keep; /* host bytes: after a wake, unused memory for backups beyond it is given back; 0: all is kept for the
-                           next sleep. drowse_backup_trim() does so at any time */
+  uint64_t backup_keep; /* host bytes: when an operation ends, unused memory for backups beyond it is given back; 0: all is kept
+                           for the next sleep. drowse_backup_trim() does so at any time */
 } drowse_heap_options;
 
 /* Opens a heap; NULL options: the defaults. Heaps on one device share its memory and nothing else. drowse_heap_close() ends it.
@@ -570,7 +570,8 @@ DROWSE_API drowse_status drowse_wake_start(drowse_heap *heap, const char *const 
 /* Waits for the operation's end and returns how it ended, as often as it is asked, on any thread, also after the heap has been
  * closed; drowse_last_error() then has the operation's error. timeout_ms < 0: for ever; 0: does not wait. DROWSE_ERR_TIMEOUT: it
  * goes on. Callbacks (progress, pressure, woken) run on one of the threads that wait, so nobody asks the pressure hook while
- * nobody waits. DROWSE_ERR_INVALID; DROWSE_ERR_FORKED. Since 0.1. */
+ * nobody waits; a thread that has jumped out of one remains the one that they run on. DROWSE_ERR_INVALID; DROWSE_ERR_FORKED.
+ * Since 0.1. */
 DROWSE_API drowse_status drowse_op_wait(drowse_op *op, int64_t timeout_ms);
 
 /* How many bytes have been copied, of how many that will be, as far as is known yet. Either may be NULL. DROWSE_ERR_INVALID;

@@ -73,6 +73,9 @@ drowse_status dz_arena_reserve(struct arena *arena, uint64_t bytes, bool wait);
  * something; the rest has gone all the same. */
 drowse_status dz_arena_trim(struct arena *arena, uint64_t keep_bytes);
 
+/* Whether something is on its way that a trim would wait for. */
+bool dz_arena_is_moving(struct arena *arena);
+
 struct arena_stats {
   uint64_t mapped_bytes;   /* and those about to be */
   uint64_t used_bytes;     /* in spaces that are taken */

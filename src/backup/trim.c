@@ -297,6 +297,13 @@ static void end(struct arena *arena) {
   dz_unlock(&arena->lock);
 }
 
+bool dz_arena_is_moving(struct arena *arena) {
+  dz_lock(&arena->lock);
+  bool moving = is_moving(arena);
+  dz_unlock(&arena->lock);
+  return moving;
+}
+
 void dz_arena_begin_copies(struct arena *arena) {
   dz_lock(&arena->lock);
   while (arena->trimming) (void)dz_cond_wait(&arena->changed, &arena->lock, DZ_NEVER);

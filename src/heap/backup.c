@@ -184,6 +184,15 @@ DROWSE_API drowse_status drowse_backup_reserve_start(drowse_heap *heap, uint64_t
   return reserve(heap, bytes, false);
 }
 
+/* The operation has succeeded or failed whatever comes of it. */
+void dz_heap_trim_backups(drowse_heap *heap) {
+  struct error error;
+  if (heap->backup_keep == UINT64_MAX || dz_arena_is_moving(&heap->arena)) return;
+  dz_error_save(&error);
+  (void)dz_arena_trim(&heap->arena, heap->backup_keep);
+  (void)dz_error_restore(&error);
+}
+
 DROWSE_API drowse_status drowse_backup_trim(drowse_heap *heap, uint64_t keep_bytes) {
   struct guard guard;
   drowse_status status = dz_heap_check(heap);

@@ -36,6 +36,10 @@ void dz_tag_keep_backups(struct tag *tag);
 /* A sealed tag wakes with its backups: sees to it that blocks are freed with them. For an operation. */
 void dz_tag_tie_backups(struct tag *tag);
 
+/* What the option backup_keep says, at the end of an operation; not while another one copies or grows, which does it then. The
+ * guard entered, without locks. */
+void dz_heap_trim_backups(drowse_heap *heap);
+
 /* Closing a file takes time, so those that have gone are closed here. Without locks. */
 void dz_heap_close_files(drowse_heap *heap);
 

@@ -26,10 +26,10 @@ static void drop(struct drowse_op *op) {
   free(op);
 }
 
-/* Who waited and has jumped out of a callback does not come back for it. */
+/* Who waited and has jumped out of a callback does not come back for it. In a child he may still be in the callback. */
 static void drop_for_heap(struct operation *operation) {
   struct drowse_op *op = (struct drowse_op *)operation;
-  if (operation->waited_for) drop(op);
+  if (operation->waited_for && !is_inherited(op)) drop(op);
   drop(op);
 }
 
@@ -364,8 +364,9 @@ drowse_status dz_op_run(struct drowse_op *op, drowse_status status) {
   if (status != DROWSE_OK) return status;
   status = drowse_op_wait(op, -1);
   atomic_store(&op->operation.waited_for, false);
+  bool inherited = is_inherited(op); /* a callback may have closed the heap there */
   drop(op);
-  if (!dz_heap_is_inherited(heap)) dz_heap_end_operations(heap, false);
+  if (!inherited) dz_heap_end_operations(heap, false);
   return status;
 }
 

@@ -136,6 +136,7 @@ static drowse_status run(struct drowse_op *op) {
     status = let_all_go(op);
   }
   dz_heap_close_files(op->heap);
+  dz_heap_trim_backups(op->heap);
   (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
   return status;
 }

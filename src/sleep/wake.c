@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "core/options.h"
+#include "heap/backup.h"
 #include "heap/reclaim.h"
 #include "sleep/copy.h"
 
@@ -286,15 +287,6 @@ static uint64_t copied_bytes(const struct drowse_op *op, const struct tag *tag) 
   return (op->flags & (DROWSE_WAKE_ZERO | DROWSE_WAKE_POISON)) != 0 ? dz_tag_live_bytes(tag) : 0;
 }
 
-/* What the option says of the arena; the wake has succeeded or failed whatever comes of it. */
-static void trim_backups(drowse_heap *heap) {
-  struct error error;
-  if (heap->backup_keep == UINT64_MAX) return;
-  dz_error_save(&error);
-  (void)dz_arena_trim(&heap->arena, heap->backup_keep);
-  (void)dz_error_restore(&error);
-}
-
 static drowse_status run(struct drowse_op *op) {
   struct guard guard;
   drowse_status status = dz_op_wait_idle(op, DZ_NEVER);
@@ -307,7 +299,7 @@ static drowse_status run(struct drowse_op *op) {
   for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, copied_bytes(op, tag));
   status = wake_all(op);
   dz_heap_close_files(op->heap);
-  trim_backups(op->heap);
+  dz_heap_trim_backups(op->heap);
   (void)dz_guard_leave(&guard, status); /* this thread ends: what cannot be put back is nobody's */
   return status;
 }

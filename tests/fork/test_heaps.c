@@ -242,6 +242,23 @@ static void fork_in_progress(void *context, const drowse_progress *progress) {
   fork_once();
 }
 
+/* In the child the heap is gone when the callback returns. */
+static void fork_and_close(void *context, const drowse_progress *progress) {
+  fork_in_progress(context, progress);
+  if (callbacks == 1 && child_of_callback == 0 && drowse_heap_close(heap) != DROWSE_OK) _exit(1);
+}
+
+START_TEST(a_child_closes_the_heap_inside_a_callback) {
+  drowse_sleep_options options = {.struct_size = sizeof options, .progress = fork_and_close};
+  callbacks = 0;
+  kind_of_callback = (enum fork_kind)_i;
+  drowse_status status = drowse_sleep(heap, &(drowse_rule){.tag = "a", .action = DROWSE_OFFLOAD}, 1, &options);
+  if (child_of_callback == 0) _exit(FORKED(status) ? 0 : 2);
+  ck_status(status, DROWSE_OK);
+  ck_assert_int_eq(end_of_child(child_of_callback), 0);
+}
+END_TEST
+
 static int fork_in_tags(void *context, const char *tag, const drowse_stats *stats) {
   (void)context;
   (void)tag;
@@ -378,6 +395,7 @@ int main(void) {
   FORK_TEST(suite, inherited_operations_answer_forked, FORK_KINDS);
   FORK_TEST(suite, a_fork_while_a_tag_falls_asleep, FORK_KINDS);
   FORK_TEST(suite, a_fork_inside_a_callback, FORK_KINDS);
+  FORK_TEST(suite, a_child_closes_the_heap_inside_a_callback, FORK_KINDS);
   if (CHILD_MAY_START_THREADS) {
     FORK_TEST(suite, a_child_that_exits, 1);
     FORK_TEST(suite, a_child_opens_its_own, 1);

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Host memory for backups: ahead of time, and back.
+ */
+#include "fixture.h"
+
+enum { BYTES = 3 * 1024 * 1024 };
+
+static void *block;
+
+static void start_tag(void) {
+  start();
+  write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
+}
+
+static uint64_t host_bytes(void) {
+  return stats_of(NULL).host_bytes;
+}
+
+START_TEST(a_sleep_uses_what_is_reserved) {
+  ck_ok(drowse_backup_reserve(heap, BYTES));
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  ck_assert_uint_eq(stats_of(NULL).pinned_bytes, BYTES);
+  ck_ok(drowse_backup_reserve(heap, BYTES)); /* it is there */
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  ck_ok(drowse_backup_reserve(heap, MIB)); /* besides what is used */
+  ck_assert_uint_eq(host_bytes(), BYTES + MIB);
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(block, BYTES, 1));
+}
+END_TEST
+
+START_TEST(a_sleep_need_not_wait_for_what_is_being_reserved) {
+  ck_ok(drowse_backup_reserve_start(heap, BYTES));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(block, BYTES, 1));
+}
+END_TEST
+
+START_TEST(trimming_leaves_what_is_used) {
+  ck_ok(drowse_backup_reserve(heap, 2 * BYTES));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_ok(drowse_backup_trim(heap, MIB));
+  ck_assert_uint_eq(host_bytes(), BYTES + MIB);
+  ck_ok(drowse_backup_trim(heap, 0));
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  ck_assert(has_pattern(block, BYTES, 1));
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(block, BYTES, 1));
+  ck_ok(drowse_backup_trim(heap, 0));
+  ck_assert_uint_eq(host_bytes(), 0);
+  ck_assert_uint_eq(stats_of(NULL).pinned_bytes, 0);
+}
+END_TEST
+
+START_TEST(what_is_kept_is_an_option) {
+  open_with((drowse_heap_options){.backup_keep = MIB});
+  write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
+  void *other = alloc_tag("b", BYTES);
+  write_pattern(other, BYTES, 2);
+  ck_ok(drowse_sleep(heap, &(drowse_rule){.action = DROWSE_OFFLOAD}, 1, NULL));
+  ck_assert_uint_eq(host_bytes(), 2 * BYTES);
+  ck_ok(wake_tag("a"));
+  ck_assert_uint_eq(host_bytes(), BYTES + MIB);
+  ck_ok(wake_tag("b"));
+  ck_assert_uint_eq(host_bytes(), MIB);
+  ck_assert(has_pattern(block, BYTES, 1) && has_pattern(other, BYTES, 2));
+  ck_ok(drowse_backup_reserve(heap, BYTES));
+  ck_ok(sleep_tag("a", DROWSE_DISCARD)); /* that ends too */
+  ck_assert_uint_eq(host_bytes(), MIB);
+  close_heap();
+}
+END_TEST
+
+START_TEST(what_there_is_not_is_not_reserved) {
+  open_with((drowse_heap_options){.backup_limit = BYTES});
+  ck_status(drowse_backup_reserve(heap, BYTES + 1), DROWSE_ERR_NO_HOST_MEMORY);
+  ck_says("limit");
+  ck_status(drowse_backup_reserve_start(heap, UINT64_MAX), DROWSE_ERR_NO_HOST_MEMORY);
+  ck_assert_uint_eq(host_bytes(), 0);
+  ck_ok(drowse_backup_reserve(heap, BYTES));
+  ck_ok(drowse_backup_reserve(heap, 0));
+  ck_assert_uint_eq(host_bytes(), BYTES);
+  close_heap();
+}
+END_TEST
+
+START_TEST(bad_arguments) {
+  ck_status(drowse_backup_reserve(NULL, 1), DROWSE_ERR_INVALID);
+  ck_status(drowse_backup_reserve_start(NULL, 1), DROWSE_ERR_INVALID);
+  ck_status(drowse_backup_trim(NULL, 0), DROWSE_ERR_INVALID);
+  ck_ok(drowse_backup_trim(heap, 0)); /* there is none */
+}
+END_TEST
+
+#define TAG_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start_tag, finish)
+
+int main(void) {
+  Suite *suite = suite_create("reserve");
+  TAG_TEST(suite, a_sleep_uses_what_is_reserved);
+  TAG_TEST(suite, a_sleep_need_not_wait_for_what_is_being_reserved);
+  TAG_TEST(suite, trimming_leaves_what_is_used);
+  HARNESS_TEST(suite, what_is_kept_is_an_option);
+  HARNESS_TEST(suite, what_there_is_not_is_not_reserved);
+  TAG_TEST(suite, bad_arguments);
+  return harness_run(suite);
+}
