@@ -152,12 +152,6 @@ void dz_arena_stats(struct arena *arena, struct arena_stats *stats) {
   dz_unlock(&arena->lock);
 }
 
-uint64_t dz_arena_pinned_bytes(struct arena *arena) {
-  struct arena_stats stats;
-  dz_arena_stats(arena, &stats);
-  return stats.pinned_bytes;
-}
-
 /* ---- the end */
 
 /* Those that grow stop, and those that have failed no longer wait for their spaces. */

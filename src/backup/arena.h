@@ -84,7 +84,6 @@ struct arena_stats {
   uint64_t pageable_bytes; /* of those that are ready: not pinned */
 };
 void dz_arena_stats(struct arena *arena, struct arena_stats *stats);
-uint64_t dz_arena_pinned_bytes(struct arena *arena);
 
 /* By how much it can grow now: what the limit, the machine and its cgroup leave. */
 uint64_t dz_arena_room(struct arena *arena);

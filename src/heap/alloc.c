@@ -486,7 +486,7 @@ OUT_OF_LINE drowse_status free_unkept_and_unlock(struct pool *pool, struct block
 
 /* A live block of an open pool that only its own stream uses. With the pool's lock, which is let go. */
 ALWAYS_INLINE drowse_status free_and_unlock(drowse_heap *heap, void *ptr, struct pool *pool, struct block *block) {
-  bool usual = dz_block_starts(pool, block, (uint64_t)(uintptr_t)ptr) && pool->open && !block->used;
+  bool usual = dz_block_starts(pool, block, (uint64_t)(uintptr_t)ptr) && pool->open && !block->tied;
   if (!usual) return unlock_and_free_special(heap, ptr, pool);
   if (!dz_quick_keep(pool, block)) return free_unkept_and_unlock(pool, block);
   dz_pool_unlock(pool);

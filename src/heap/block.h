@@ -27,7 +27,7 @@ struct block {
   _Alignas(2 * DZ_CACHE_LINE) struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  bool used;      /* by other streams, or it has a backup: freeing it takes more than the pool's lock */
+  bool tied;      /* other streams use it, or it has a backup: freeing it takes more than the pool's lock */
   bool early;     /* claimed: its stream may still use it here */
   bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
   uint16_t slack; /* live: by how much the size was rounded up */

@@ -22,7 +22,7 @@
  *    extents               cover live and   the operation's       none, but stuck ones
  *                          free blocks
  *    free blocks           in bins          not looked for        none: all holes
- *    a live block's backup none             the operation's       there, unless discarded
+ *    a live block's backup none, or sealed  the operation's       there, unless discarded
  *    holds                 any              0 once it has begun   0
  */
 #ifndef DZ_TAG_H

@@ -13,6 +13,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "core/log.h"
+
 void dz_relay_init(struct relay *relay, struct drowse_op *op, enum relay_way way, CUstream stream) {
   *relay = (struct relay){.op = op, .way = way, .stream = stream};
 }
@@ -67,10 +69,16 @@ static drowse_status copy(struct relay *relay, struct relay_slot *slot) {
   return DROWSE_OK;
 }
 
+static drowse_status begin_io(struct relay *relay) {
+  drowse_status status = dz_io_begin(&relay->io, DZ_RING_SLOTS);
+  if (status == DROWSE_OK) dz_log(DROWSE_LOG_INFO, "backups in files go by %s", dz_io_kind(&relay->io));
+  return status;
+}
+
 /* Starts the transfer between a slot and the file. */
 static drowse_status move(struct relay *relay, struct relay_slot *slot) {
   const struct errand *errand = &slot->errand;
-  drowse_status status = relay->io.kind == NULL ? dz_io_begin(&relay->io, DZ_RING_SLOTS) : DROWSE_OK;
+  drowse_status status = relay->io.kind == NULL ? begin_io(relay) : DROWSE_OK;
   if (status != DROWSE_OK) return status;
   slot->state = DZ_SLOT_MOVING;
   return dz_io_start(&relay->io, relay->way == DZ_RELAY_OUT, errand->file, memory_of(relay, slot), errand->bytes, errand->offset,

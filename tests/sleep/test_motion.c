@@ -297,7 +297,7 @@ START_TEST(used_elsewhere_while_a_sleep_fails) {
   ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
   ck_call_end(&recorder, DROWSE_OK);
   heap->device.driver = dz_host_driver;
-  for (int i = 0; i < SMALL_BLOCKS; i++) ck_assert(dz_index_find(&heap->index, (uint64_t)(uintptr_t)small[i])->used);
+  for (int i = 0; i < SMALL_BLOCKS; i++) ck_assert(dz_index_find(&heap->index, (uint64_t)(uintptr_t)small[i])->tied);
   ck_ok(drowse_tag_clear(heap, "a"));
   drop_stream(elsewhere);
 }
