@@ -361,22 +361,30 @@ static void measure_later(size_t blocks) {
 }
 
 /* As servers do with every request. */
+static void hold_a_million_times(const drowse_tag *tag) {
+  for (int i = 0; i < 1000000; i++) {
+    ok("holding", tag != NULL ? drowse_hold_tag(heap, tag, -1) : drowse_hold(heap, "bench", -1));
+    ok("letting go", tag != NULL ? drowse_unhold_tag(heap, tag) : drowse_unhold(heap, "bench"));
+  }
+}
+
 static void measure_holds(void) {
-  struct sample holds = {0};
-  open_heap();
+  struct sample named = {0}, interned = {0};
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "bench"};
   void *ptr;
+  open_heap();
   ok("allocating", drowse_alloc_with(heap, 512, NULL, &options, &ptr));
   for (unsigned round = 0; round < asked.rounds; round++) {
     double begun = now();
-    for (int i = 0; i < 1000000; i++) {
-      ok("holding", drowse_hold(heap, "bench", -1));
-      ok("letting go", drowse_unhold(heap, "bench"));
-    }
-    add(&holds, begun);
+    hold_a_million_times(NULL);
+    add(&named, begun);
+    begun = now();
+    hold_a_million_times(drowse_tag_get("bench"));
+    add(&interned, begun);
   }
   close_heap();
-  print("a million holds", 1, &holds, NULL, 0);
+  print("a million holds", 1, &named, NULL, 0);
+  print("a million holds, interned", 1, &interned, NULL, 0);
 }
 
 /* Beside the link; how it compares with fio, bench/sleep.sh tells. */

@@ -594,6 +594,10 @@ DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *tag, int64_t
 /* Ends one hold; any thread may. DROWSE_ERR_INVALID: there is none; DROWSE_ERR_NOT_FOUND: no such tag. Since 0.1. */
 DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *tag);
 
+/* The same with an interned name (drowse_tag_get()): a few nanoseconds each while the tag is awake. Since 0.1. */
+DROWSE_API drowse_status drowse_hold_tag(drowse_heap *heap, const drowse_tag *tag, int64_t timeout_ms) DROWSE_CHECKED;
+DROWSE_API drowse_status drowse_unhold_tag(drowse_heap *heap, const drowse_tag *tag);
+
 /* ---- seeing -----------------------------------------------------------------------------------------------------------------
  */
 

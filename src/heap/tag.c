@@ -216,21 +216,41 @@ static drowse_status wait_and_hold(drowse_heap *heap, const char *name, int64_t 
   return status;
 }
 
-DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
-  drowse_status status = dz_heap_check(heap);
-  if (status != DROWSE_OK) return status;
-  struct tag *tag = glance(heap, name);
+static drowse_status hold(drowse_heap *heap, struct tag *tag, const char *name, int64_t timeout_ms) {
   return tag != NULL && hold_awake(tag) ? DROWSE_OK : wait_and_hold(heap, name, timeout_ms);
 }
 
-DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *name) {
-  drowse_status status = dz_heap_check(heap);
-  if (status != DROWSE_OK) return status;
-  struct tag *tag = glance(heap, name);
+static drowse_status unhold(drowse_heap *heap, struct tag *tag, const char *name) {
+  drowse_status status;
   if (tag != NULL && end_hold(tag)) return DROWSE_OK;
   if (tag != NULL) return dz_error(DROWSE_ERR_INVALID, "the tag \"%s\" has no hold to end", tag->name->name);
   dz_lock(&heap->lock);
   (void)dz_tag_named(heap, name, &status);
   dz_unlock(&heap->lock);
   return status;
+}
+
+DROWSE_API drowse_status drowse_hold(drowse_heap *heap, const char *name, int64_t timeout_ms) {
+  drowse_status status = dz_heap_check(heap);
+  return status != DROWSE_OK ? status : hold(heap, glance(heap, name), name, timeout_ms);
+}
+
+DROWSE_API drowse_status drowse_unhold(drowse_heap *heap, const char *name) {
+  drowse_status status = dz_heap_check(heap);
+  return status != DROWSE_OK ? status : unhold(heap, glance(heap, name), name);
+}
+
+static drowse_status check_tag(const drowse_heap *heap, const drowse_tag *name) {
+  drowse_status status = dz_heap_check(heap);
+  return status == DROWSE_OK && name == NULL ? dz_error(DROWSE_ERR_INVALID, "the tag is NULL") : status;
+}
+
+DROWSE_API drowse_status drowse_hold_tag(drowse_heap *heap, const drowse_tag *name, int64_t timeout_ms) {
+  drowse_status status = check_tag(heap, name);
+  return status != DROWSE_OK ? status : hold(heap, dz_tag_glance(heap, name), name->name, timeout_ms);
+}
+
+DROWSE_API drowse_status drowse_unhold_tag(drowse_heap *heap, const drowse_tag *name) {
+  drowse_status status = check_tag(heap, name);
+  return status != DROWSE_OK ? status : unhold(heap, dz_tag_glance(heap, name), name->name);
 }

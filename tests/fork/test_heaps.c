@@ -67,6 +67,7 @@ static int child_calls(void) {
   STEP(16, FORKED(drowse_block_get(heap, block, &found)));
   STEP(17, FORKED(drowse_heap_info_get(heap, &info)));
   STEP(18, drowse_driver_entry(heap, "cuStreamCreate") == NULL);
+  STEP(22, FORKED(drowse_hold_tag(heap, drowse_tag_get("a"), -1)) && FORKED(drowse_unhold_tag(heap, drowse_tag_get("a"))));
   STEP(20, FORKED(drowse_seal(heap, "a")) && FORKED(drowse_unseal(heap, "a")));
   STEP(21, FORKED(drowse_backup_reserve(heap, 1)) && FORKED(drowse_backup_trim(heap, 0)));
   STEP(19, strstr(drowse_last_error(), "forked") != NULL);

@@ -32,6 +32,28 @@ START_TEST(a_hold_keeps_awake) {
 }
 END_TEST
 
+START_TEST(a_hold_by_an_interned_name_is_the_same) {
+  const drowse_tag *interned = drowse_tag_get("a"), *unknown = drowse_tag_get("not in this heap");
+  drowse_sleep_options brief = {.struct_size = sizeof brief, .drain_timeout_ms = 1};
+  ck_ok(drowse_hold_tag(heap, interned, 0));
+  ck_assert_uint_eq(stats_of("a").holds, 1);
+  ck_status(drowse_sleep(heap, &(drowse_rule){.action = DROWSE_OFFLOAD}, 1, &brief), DROWSE_ERR_BUSY);
+  ck_ok(drowse_unhold(heap, "a"));
+  ck_status(drowse_unhold_tag(heap, interned), DROWSE_ERR_INVALID);
+  ck_ok(drowse_hold(heap, "a", 0));
+  ck_ok(drowse_unhold_tag(heap, interned));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_status(drowse_hold_tag(heap, interned, 0), DROWSE_ERR_TIMEOUT);
+  ck_ok(wake_tag("a"));
+  ck_status(drowse_hold_tag(heap, unknown, 0), DROWSE_ERR_NOT_FOUND);
+  ck_status(drowse_unhold_tag(heap, unknown), DROWSE_ERR_NOT_FOUND);
+  ck_status(drowse_hold_tag(heap, NULL, 0), DROWSE_ERR_INVALID);
+  ck_status(drowse_unhold_tag(heap, NULL), DROWSE_ERR_INVALID);
+  ck_status(drowse_hold_tag(NULL, interned, 0), DROWSE_ERR_INVALID);
+  ck_status(drowse_unhold_tag(NULL, interned), DROWSE_ERR_INVALID);
+}
+END_TEST
+
 START_TEST(a_hold_on_another_tag_does_not_matter) {
   (void)alloc_tag("b", MIB);
   ck_ok(drowse_hold(heap, "b", 0));
@@ -165,6 +187,7 @@ END_TEST
 int main(void) {
   Suite *suite = suite_create("hold");
   TAG_TEST(suite, a_hold_keeps_awake);
+  TAG_TEST(suite, a_hold_by_an_interned_name_is_the_same);
   TAG_TEST(suite, a_hold_on_another_tag_does_not_matter);
   TAG_TEST(suite, a_hold_waits_for_the_wake);
   HARNESS_TEST(suite, a_hold_is_had_when_the_sleep_fails);
