@@ -22,7 +22,8 @@ struct slot {
   unsigned char *ptr; /* NULL: none */
   size_t bytes;
   int tag;
-  bool known; /* contents have been written, to both ends */
+  bool known;   /* contents have been written, to both ends */
+  bool settled; /* what its own stream wrote there for the block before it has been waited for */
   uint64_t seed;
 };
 
@@ -111,6 +112,7 @@ static const char *write_contents(struct worker *worker, struct slot *slot) {
   if (is_turned_away(status)) return NULL;
   if (status != DROWSE_OK) return failed(worker, status, "copy_in");
   slot->seed = seed;
+  slot->settled = true;
   slot->known = slot->tag != DISCARDED;
   return NULL;
 }
@@ -189,8 +191,10 @@ static drowse_status free_used(struct worker *worker, void *ptr, CUstream user) 
 }
 
 /* A stream, its own or another, writes to the block, late, and then it is freed. A hold keeps the memory there until that is
- * under way. Its own may be another one by now than the block's: it is told in any case. */
+ * under way. Its own may be another one by now than the block's: it is told in any case. A block is its stream's at once, and
+ * another one's only when that has been waited for, as copying to it does. */
 static const char *release_used(struct worker *worker, struct slot *slot) {
+  if (!slot->settled) return release(worker, slot);
   const char *tag = tag_of(worker, slot->tag);
   CUstream user = random_below(&worker->random, 3) == 0 ? worker->stream : commons[random_below(&worker->random, COMMONS)];
   void *ptr = slot->ptr;
