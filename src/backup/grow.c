@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "backup/pages.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 
 /* More gain nothing: sixteen on as many processors keep the thread that pins, and who copies, waiting for one. */
 enum { TOUCHERS = 12, PIECE_SLICES = 16 };
@@ -100,21 +100,14 @@ static bool touch_next(struct toucher *toucher) {
 static void *touch_main(void *argument) {
   struct arena_chunk *chunk = argument;
   struct toucher toucher = {chunk, chunk->pieces};
-  (void)pthread_setname_np(pthread_self(), "drowse-pin");
   while (touch_next(&toucher)) continue;
   return NULL;
 }
 
 /* ---- the threads that touch */
 
-/* Signals are the program's business: none is delivered to our threads. */
 static int start_thread(pthread_t *thread, void *(*run)(void *chunk), struct arena_chunk *chunk) {
-  sigset_t all, before;
-  (void)sigfillset(&all);
-  (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-  int code = pthread_create(thread, NULL, run, chunk);
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return code;
+  return dz_thread_start(thread, "drowse-pin", run, chunk);
 }
 
 static unsigned usable_processors(void) {
@@ -141,15 +134,8 @@ static void start_team(struct team *team, struct arena_chunk *chunk) {
   while (team->count < wanted && start_thread(&team->threads[team->count], touch_main, chunk) == 0) team->count++;
 }
 
-static void join_thread(pthread_t thread) {
-  int cancel;
-  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* a thread canceled here would leave it unjoined */
-  (void)pthread_join(thread, NULL);
-  (void)pthread_setcancelstate(cancel, NULL);
-}
-
 static void join_team(const struct team *team) {
-  for (unsigned i = 0; i < team->count; i++) join_thread(team->threads[i]);
+  for (unsigned i = 0; i < team->count; i++) dz_thread_join(team->threads[i]);
 }
 
 /* false: it will not be touched. */
@@ -302,7 +288,6 @@ static void bury(struct arena_chunk *chunk) {
 static void *pin_main(void *argument) {
   struct arena_chunk *chunk = argument;
   struct seat seat;
-  (void)pthread_setname_np(pthread_self(), "drowse-pin");
   take_seat(&seat, chunk->arena, true);
   fill_chunk(chunk, seat.taken);
   if (!settle(chunk)) {
@@ -348,7 +333,7 @@ void dz_arena_reap(struct arena *arena, bool all) {
     pthread_t thread = chunk->thread;
     chunk->threaded = false;
     dz_unlock(&arena->lock);
-    join_thread(thread);
+    dz_thread_join(thread);
     dz_lock(&arena->lock);
   }
   for (struct arena_chunk **at = &arena->chunks, *chunk; (chunk = *at) != NULL;) {

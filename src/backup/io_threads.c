@@ -3,11 +3,11 @@
  * A queue whose requests a few threads do, each of them one at a time.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "backup/io_kind.h"
 #include "core/lock.h"
+#include "core/thread.h"
 
 enum { THREADS = 16 }; /* as many as keep a disk busy with pieces of megabytes */
 
@@ -56,17 +56,11 @@ static void *work(void *argument) {
   return NULL;
 }
 
-/* As many as the depth can use, or as the system gives; 0 or errno. Signals are the program's business. */
+/* As many as the depth can use, or as the system gives; 0 or errno. */
 static int start_threads(struct crew *crew, unsigned wanted) {
-  sigset_t all, before;
   int code = 0;
-  (void)sigfillset(&all);
-  (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (code == 0 && crew->count < wanted) {
-    code = pthread_create(&crew->threads[crew->count], NULL, work, crew);
-    if (code == 0) (void)pthread_setname_np(crew->threads[crew->count++], "drowse-io");
-  }
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+  while (crew->count < wanted && (code = dz_thread_start(&crew->threads[crew->count], "drowse-io", work, crew)) == 0)
+    crew->count++;
   return crew->count > 0 ? 0 : code;
 }
 
@@ -102,7 +96,7 @@ static void end(struct io *io) {
   crew->ending = true;
   (void)pthread_cond_broadcast(&crew->work);
   dz_unlock(&crew->lock);
-  for (unsigned i = 0; i < crew->count; i++) (void)pthread_join(crew->threads[i], NULL);
+  for (unsigned i = 0; i < crew->count; i++) dz_thread_join(crew->threads[i]);
   free_crew(crew);
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/options.h"
+#include "core/thread.h"
 #include "heap/backup.h"
 #include "heap/pending.h"
 #include "heap/poison.h"
@@ -283,13 +284,10 @@ static struct operation *unlink_operation(drowse_heap *heap, bool any) {
 }
 
 void dz_heap_end_operations(drowse_heap *heap, bool all) {
-  int cancel;
-  (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
   for (struct operation *operation; (operation = unlink_operation(heap, all)) != NULL;) {
-    (void)pthread_join(operation->thread, NULL);
+    dz_thread_join(operation->thread);
     operation->drop(operation);
   }
-  (void)pthread_setcancelstate(cancel, NULL);
 }
 
 static void end_operations(drowse_heap *heap) {

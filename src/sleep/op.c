@@ -4,9 +4,10 @@
  */
 #include "sleep/op.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/thread.h"
 
 /* ---- making, and who has it */
 
@@ -120,17 +121,6 @@ static void *thread_main(void *argument) {
   return NULL;
 }
 
-/* Signals are the program's business: none is delivered to our threads. */
-static int start_thread(struct drowse_op *op) {
-  sigset_t all, before;
-  (void)sigfillset(&all);
-  (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-  int code = pthread_create(&op->operation.thread, NULL, thread_main, op);
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (code == 0) (void)pthread_setname_np(op->operation.thread, "drowse-op");
-  return code;
-}
-
 drowse_status dz_op_check(struct drowse_op *op) {
   return atomic_load(&op->canceled) ? dz_error(DROWSE_ERR_CANCELED, "the operation was canceled") : DROWSE_OK;
 }
@@ -223,7 +213,7 @@ static drowse_status start(struct drowse_op *op) {
   drowse_status status = note_names(op);
   if (status != DROWSE_OK) return status;
   (void)atomic_fetch_add(&op->owners, 1);
-  int code = start_thread(op);
+  int code = dz_thread_start(&op->operation.thread, "drowse-op", thread_main, op);
   if (code != 0) {
     drop(op);
     return dz_error_system(DROWSE_ERR_SYSTEM, code, "no thread for the operation");
