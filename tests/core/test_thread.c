@@ -4,6 +4,7 @@
  */
 #include "core/thread.h"
 
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 
@@ -14,6 +15,8 @@ enum { STANDARD_SIGNALS = 32 };
 static char name[16];
 static bool blocks_all;
 
+static sem_t seen; /* its name: an ended thread has none */
+
 static void *look_around(void *argument) {
   sigset_t blocked;
   int caught = 0;
@@ -21,6 +24,7 @@ static void *look_around(void *argument) {
   for (int number = 1; number < STANDARD_SIGNALS; number++)
     caught += number != SIGKILL && number != SIGSTOP && sigismember(&blocked, number) == 0;
   blocks_all = caught == 0;
+  while (sem_wait(&seen) != 0) continue;
   return argument;
 }
 
@@ -28,8 +32,10 @@ START_TEST(no_signal_reaches_them) {
   sigset_t before, after;
   pthread_t thread;
   (void)pthread_sigmask(SIG_SETMASK, NULL, &before);
+  ck_assert_int_eq(sem_init(&seen, 0, 0), 0);
   ck_assert_int_eq(dz_thread_start(&thread, "drowse-test", look_around, NULL), 0);
   ck_assert_int_eq(pthread_getname_np(thread, name, sizeof name), 0);
+  (void)sem_post(&seen);
   dz_thread_join(thread);
   ck_assert_str_eq(name, "drowse-test");
   ck_assert(blocks_all);
@@ -50,6 +56,7 @@ static void *join_while_canceled(void *thread) {
 
 START_TEST(a_canceled_thread_joins_first) {
   pthread_t thread, joiner;
+  ck_assert_int_eq(sem_init(&seen, 0, 1), 0);
   ck_assert_int_eq(dz_thread_start(&thread, "drowse-test", look_around, NULL), 0);
   ck_assert_int_eq(pthread_create(&joiner, NULL, join_while_canceled, &thread), 0);
   ck_assert_int_eq(pthread_join(joiner, NULL), 0);
