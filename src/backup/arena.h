@@ -68,9 +68,9 @@ drowse_status dz_arena_reserve(struct arena *arena, uint64_t bytes, bool wait);
 
 /* Unpins and unmaps unused memory until at most keep_bytes of it are left; with 0 no whole page that is unused stays. Waits for
  * growth and copies to end first. The driver's context must be current: what is in use is pinned anew where it shares a
- * registration with what goes; where that fails it is pageable from then on. DRIVER: the driver
- * would not unpin something, which stays. NO_HOST_MEMORY, SYSTEM: no memory for metadata, or the kernel would not unmap
- * something; the rest has gone all the same. */
+ * registration with what goes; where that fails it is pageable from then on. DRIVER: the driver would not unpin something, which
+ * stays. NO_HOST_MEMORY, SYSTEM: no memory for metadata, or the kernel would not unmap something; the rest has gone all the
+ * same. */
 drowse_status dz_arena_trim(struct arena *arena, uint64_t keep_bytes);
 
 /* Whether something is on its way that a trim would wait for. */

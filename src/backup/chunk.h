@@ -4,10 +4,10 @@
  * spaces, used and free, and into pieces, which are pinned one by one. Its pieces tell what is mapped: a trim takes some away, or
  * parts.
  *
- *   GROWING   threads touch it, one pins its pieces in order                        spaces are given out, free ones are in the
- * bins READY     all of it has been touched, and pinned or not                         likewise FAILED    the kernel did not give
- * a page                                        no space is given out any more GONE      all its spaces had been given back and
- * it was unmapped                only the chunk itself is left, for its thread
+ *   GROWING   threads touch it, one pins its pieces in order; spaces are given out, free ones are in the bins
+ *   READY     all of it has been touched, and pinned or not; likewise
+ *   FAILED    the kernel did not give a page; no space is given out any more
+ *   GONE      all its spaces had been given back and it was unmapped; only the chunk itself is left, for its thread
  */
 #ifndef DZ_CHUNK_H
 #define DZ_CHUNK_H

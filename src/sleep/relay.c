@@ -153,7 +153,7 @@ static struct relay_slot *find(struct relay *relay, enum slot_state state) {
   return found;
 }
 
-/* Has one slot take its next step; only if there is none that is not free nothing is done. */
+/* Has one slot take its next step; does nothing if all are free. */
 static drowse_status step(struct relay *relay) {
   struct relay_slot *copying = find(relay, DZ_SLOT_COPYING);
   if (copying != NULL) return land(relay, copying);

@@ -50,7 +50,7 @@ struct relay {
 
 /* All with the guard entered and without locks. Begins with the first errand; after a failure it is still to be ended. */
 void dz_relay_init(struct relay *relay, struct drowse_op *op, enum relay_way way, CUstream stream);
-drowse_status dz_relay_send(struct relay *relay, const struct errand *errand); /* of at most dz_relay_bytes() */
+drowse_status dz_relay_send(struct relay *relay, const struct errand *errand); /* of at most a slot */
 drowse_status dz_relay_finish(struct relay *relay);                            /* waits until everything has arrived */
 void dz_relay_end(struct relay *relay);
 
