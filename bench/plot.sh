@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes a picture (SVG) of each file of values that bench/run.sh and bench/sleep.sh wrote: pair, threads, random, growth, traces with
-# expandable segments and without, sleep. Needs gnuplot.
+# Makes a picture (SVG) of each file of values that bench/run.sh and bench/sleep.sh wrote: pair, threads, random, growth, traces
+# with expandable segments and without, sleep. Needs gnuplot.
 #
 #   plot.sh RESULTS [PICTURES]     default: doc/bench beside the folder that this script is in
 set -eu

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs bench/sleep and compares what it finds with what is asked for: sleep.tsv, file.tsv and fio.tsv in OUT have the values, stdout
-# the verdicts, tab-separated: what, found, asked for, verdict ("-": no data). Fails unless every verdict is "yes". Three minutes on a
-# GPU; bench/plot.sh makes a picture.
+# Runs bench/sleep and compares what it finds with what is asked for: sleep.tsv, file.tsv and fio.tsv in OUT have the values,
+# stdout the verdicts, tab-separated: what, found, asked for, verdict ("-": no data). Fails unless every verdict is "yes". Three
+# minutes on a GPU; bench/plot.sh makes a picture.
 #
 #   sleep.sh OUT [DEVICE [PROGRAMS [GIB [DIRECTORY]]]]     default: auto, the folder that this script is in, 40, /tmp
 #
@@ -31,8 +31,8 @@ if command -v fio >/dev/null; then
     for way in write read; do
       # LD_LIBRARY_PATH is for drowse. The 48th and 7th fields are the rates, KiB a second.
       env -u LD_LIBRARY_PATH fio --minimal --name=f --filename="$file" --direct=1 --bs=4M --iodepth=16 --ioengine=io_uring \
-        --rw=$way --size=4G --fallocate=posix 2>/dev/null | awk -F';' -v way=$way '{ print way "\t" (way == "read" ? $7 : $48) / 1024 }' \
-        >>"$out/fio.tsv"
+        --rw=$way --size=4G --fallocate=posix 2>/dev/null |
+        awk -F';' -v way=$way '{ print way "\t" (way == "read" ? $7 : $48) / 1024 }' >>"$out/fio.tsv"
     done
   done
 fi
@@ -47,7 +47,11 @@ awk -F'\t' '
   function middle(way, n, i, j, t) {
     n = count[way]
     for (i = 2; i <= n; i++)
-      for (j = i; j > 1 && rate[way, j] < rate[way, j - 1]; j--) { t = rate[way, j]; rate[way, j] = rate[way, j - 1]; rate[way, j - 1] = t }
+      for (j = i; j > 1 && rate[way, j] < rate[way, j - 1]; j--) {
+        t = rate[way, j]
+        rate[way, j] = rate[way, j - 1]
+        rate[way, j - 1] = t
+      }
     return n == 0 ? "" : rate[way, int(n / 2) + 1]
   }
   FILENAME == "fio.tsv" { rate[$1, ++count[$1]] = $2; next }

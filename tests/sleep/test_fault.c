@@ -81,14 +81,13 @@ static drowse_status sleep_all(void) {
 }
 
 /* Runs the operation with every call failing in turn, until it runs without one that does. */
-static void sweep(void (*run)(void)) {
+static void sweep(void (*run)(uint64_t call)) {
   bool more = true;
   for (uint64_t call = 1; more; call++) {
     ck_assert_uint_lt(call, KEPT_CALLS);
     open_with((drowse_heap_options){.device = "host:32MiB"});
     make_blocks();
-    failing = call;
-    run();
+    run(call);
     more = failed != NULL;
     close_heap();
   }
@@ -96,13 +95,13 @@ static void sweep(void (*run)(void)) {
 
 /* ---- sleep */
 
-static void ck_slept(drowse_status status) {
+static void ck_slept(drowse_status status, uint64_t call) {
   drowse_stats stats = stats_of(NULL);
   ck_assert_int_eq(stats_of("a").state, stats_of("b").state);
   ck_assert_uint_eq(stats.mapped_bytes == 0 || stats.stuck_bytes != 0, stats.state == DROWSE_ASLEEP);
   if (status == DROWSE_OK) {
     ck_assert_msg(stats.state == DROWSE_ASLEEP, "%s", failed);
-    ck_assert_msg(stats.stuck_bytes == 0, "%s, call %d", failed, (int)failing);
+    ck_assert_msg(stats.stuck_bytes == 0, "%s, call %d", failed, (int)call);
   } else {
     ck_assert_msg(failed != NULL, "%s", drowse_last_error());
     ck_assert_msg(status == DROWSE_ERR_DRIVER, "%s: %s", failed, drowse_last_error());
@@ -112,11 +111,11 @@ static void ck_slept(drowse_status status) {
   ck_whole();
 }
 
-static void sleep_with_a_fault(void) {
-  arm(failing);
+static void sleep_with_a_fault(uint64_t call) {
+  arm(call);
   drowse_status status = sleep_all();
   disarm();
-  ck_slept(status);
+  ck_slept(status, call);
   ck_ok(sleep_all());
   ck_state(NULL, DROWSE_ASLEEP);
   ck_ok(wake_all_tags());
@@ -132,10 +131,10 @@ END_TEST
 
 /* ---- wake */
 
-static void wake_with_a_fault(void) {
+static void wake_with_a_fault(uint64_t call) {
   static const char *const order[] = {"b", "a"};
   ck_ok(sleep_all());
-  arm(failing);
+  arm(call);
   drowse_status status = drowse_wake(heap, order, 2, NULL);
   disarm();
   drowse_state a = stats_of("a").state, b = stats_of("b").state;
