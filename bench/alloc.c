@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "allocator.h"
+#include "device.h"
 
 enum { ROUNDS = 5, THREADS_MAX = 256, PAIR_BYTES = 2 << 20, STEP_BYTES = 20 << 20 };
 

@@ -5,127 +5,22 @@
 #include "allocator.h"
 
 #include <dlfcn.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-static struct {
-  drowse_heap *heap;
-  char device[64];
-  struct bench_driver driver;
-  CUcontext context;
-  CUresult (*CtxSetCurrent)(CUcontext);
-  CUresult (*StreamCreate)(CUstream *, unsigned int);
-  CUresult (*StreamDestroy)(CUstream);
-} opened;
-
-void bench_fail(const char *format, ...) {
-  va_list arguments;
-  fputs("bench: ", stderr);
-  va_start(arguments, format);
-  vfprintf(stderr, format, arguments);
-  va_end(arguments);
-  fputc('\n', stderr);
-  exit(EXIT_FAILURE);
-}
-
-double bench_seconds(int clock) {
-  struct timespec time;
-  clock_gettime(clock, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-size_t bench_number(const char *text, size_t most) {
-  char *end;
-  unsigned long long number = strtoull(text, &end, 10);
-  if (*text >= '0' && *text <= '9' && *end == '\0' && number >= 1 && number <= most) return number;
-  fprintf(stderr, "bench: \"%s\" is not a number from 1 to %zu\n", text, most);
-  exit(2);
-}
-
-/* ---- the device */
-
-static void *entry(const char *name) {
-  void *function = drowse_driver_entry(opened.heap, name);
-  if (function == NULL) bench_fail("the driver has no %s", name);
-  return function;
-}
-
-static void find_entries(void) {
-  CUresult (*retain)(CUcontext *, CUdevice) = entry("cuDevicePrimaryCtxRetain");
-  struct bench_driver *driver = &opened.driver;
-  driver->MemAddressReserve = entry("cuMemAddressReserve");
-  driver->MemAddressFree = entry("cuMemAddressFree");
-  driver->MemCreate = entry("cuMemCreate");
-  driver->MemRelease = entry("cuMemRelease");
-  driver->MemMap = entry("cuMemMap");
-  driver->MemUnmap = entry("cuMemUnmap");
-  driver->MemSetAccess = entry("cuMemSetAccess");
-  if (sscanf(opened.device, "cuda:%d", &driver->ordinal) != 1) driver->ordinal = 0;
-  opened.CtxSetCurrent = entry("cuCtxSetCurrent");
-  opened.StreamCreate = entry("cuStreamCreate");
-  opened.StreamDestroy = entry("cuStreamDestroy");
-  if (retain(&opened.context, driver->ordinal) != CUDA_SUCCESS) bench_fail("%s has no context", opened.device);
-}
-
-bool bench_open(const char *device, bool expandable) {
-  drowse_heap_options options = {.struct_size = sizeof options,
-                                 .device = device,
-                                 .settings = expandable ? "expandable_segments:True" : "expandable_segments:False"};
-  drowse_heap_info info = {.struct_size = sizeof info};
-  if (drowse_heap_open(&opened.heap, &options) != DROWSE_OK || drowse_heap_info_get(opened.heap, &info) != DROWSE_OK) {
-    fprintf(stderr, "bench: %s\n", drowse_last_error());
-    return false;
-  }
-  snprintf(opened.device, sizeof opened.device, "%s", info.device);
-  find_entries();
-  bench_thread_begin();
-  return true;
-}
-
-void bench_close(void) {
-  CUresult (*release)(CUdevice) = entry("cuDevicePrimaryCtxRelease");
-  (void)release(opened.driver.ordinal);
-  if (drowse_heap_close(opened.heap) != DROWSE_OK) bench_fail("%s", drowse_last_error());
-  opened.heap = NULL;
-}
-
-const char *bench_device(void) {
-  return opened.device;
-}
-
-const struct bench_driver *bench_driver(void) {
-  return &opened.driver;
-}
-
-void bench_thread_begin(void) {
-  if (opened.CtxSetCurrent(opened.context) != CUDA_SUCCESS) bench_fail("the context cannot be made current");
-}
-
-drowse_stream bench_stream_create(void) {
-  CUstream stream;
-  if (opened.StreamCreate(&stream, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS) bench_fail("no stream");
-  return stream;
-}
-
-void bench_stream_destroy(drowse_stream stream) {
-  (void)drowse_stream_retire(opened.heap, stream); /* it may have seen no allocation of drowse's */
-  if (opened.StreamDestroy(stream) != CUDA_SUCCESS) bench_fail("a stream cannot be destroyed");
-}
+#include "device.h"
 
 /* ---- drowse */
 
 static void *drowse_alloc_one(size_t bytes, drowse_stream stream) {
   void *ptr;
-  return drowse_alloc(opened.heap, bytes, stream, &ptr) == DROWSE_OK ? ptr : NULL;
+  return drowse_alloc(bench_heap, bytes, stream, &ptr) == DROWSE_OK ? ptr : NULL;
 }
 
 static void drowse_free_one(void *ptr, drowse_stream stream) {
   (void)stream;
-  if (drowse_free(opened.heap, ptr) != DROWSE_OK) bench_fail("%s", drowse_last_error());
+  if (drowse_free(bench_heap, ptr) != DROWSE_OK) bench_fail("%s", drowse_last_error());
 }
 
 const struct allocator bench_drowse = {"drowse", true, drowse_alloc_one, drowse_free_one};
@@ -165,13 +60,13 @@ static bool keep_what_is_freed(void *libcuda) {
   void *pool;
   CUresult (*get)(void **, CUdevice) = dlsym(libcuda, "cuDeviceGetDefaultMemPool");
   CUresult (*set)(void *, int, void *) = dlsym(libcuda, "cuMemPoolSetAttribute");
-  return get != NULL && set != NULL && get(&pool, opened.driver.ordinal) == CUDA_SUCCESS &&
+  return get != NULL && set != NULL && get(&pool, bench_driver()->ordinal) == CUDA_SUCCESS &&
          set(pool, RELEASE_THRESHOLD, &all) == CUDA_SUCCESS;
 }
 
 const struct allocator *bench_cuda_async(void) {
   static const struct allocator cuda_async = {"cuMemAllocAsync", true, cuda_alloc_one, cuda_free_one};
-  if (strncmp(opened.device, "cuda", 4) != 0) return NULL;
+  if (strncmp(bench_device(), "cuda", 4) != 0) return NULL;
   void *libcuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (libcuda == NULL || !keep_what_is_freed(libcuda)) return NULL;
   cuda_alloc_async = dlsym(libcuda, "cuMemAllocAsync");

@@ -26,8 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "driver/abi.h"
-#include "drowse.h"
+#include "device.h"
 
 enum { ROUNDS_MAX = 101, THREADS_MAX = 64, HANDLE_BYTES = 1 << 30 };
 
@@ -37,22 +36,12 @@ static struct {
   unsigned rounds;
 } asked = {.device = "auto", .bytes = (size_t)1 << 30, .blocks = 16, .many = 4096, .rounds = 5};
 
-static drowse_heap *heap;
-static char opened[64];
-
-static void fail(const char *what) {
-  fprintf(stderr, "bench/sleep: %s: %s\n", what, drowse_last_error());
-  exit(EXIT_FAILURE);
-}
-
 static void ok(const char *what, drowse_status status) {
-  if (status != DROWSE_OK) fail(what);
+  if (status != DROWSE_OK) bench_fail("%s: %s", what, drowse_last_error());
 }
 
 static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+  return bench_seconds(CLOCK_MONOTONIC);
 }
 
 /* ---- samples */
@@ -79,7 +68,7 @@ static double median(struct sample *sample) {
 /* limit_name NULL: it is a limit itself. */
 static void print(const char *what, size_t blocks, struct sample *sample, const char *limit_name, double limit) {
   double middle = median(sample);
-  printf("%s\t%s\t%.2f\t%zu\t%.3f\t%.3f\t%.3f\t", opened, what, (double)asked.bytes / (1 << 30), blocks, middle * 1e3,
+  printf("%s\t%s\t%.2f\t%zu\t%.3f\t%.3f\t%.3f\t", bench_device(), what, (double)asked.bytes / (1 << 30), blocks, middle * 1e3,
          sample->seconds[0] * 1e3, sample->seconds[sample->count - 1] * 1e3);
   if (limit_name == NULL)
     printf("-\t-\t-\n");
@@ -90,74 +79,15 @@ static void print(const char *what, size_t blocks, struct sample *sample, const 
 
 /* ---- the driver by itself */
 
-static struct {
-  CUresult (*CtxSetCurrent)(CUcontext);
-  CUresult (*MemAddressReserve)(CUdeviceptr *, size_t, size_t, CUdeviceptr, unsigned long long);
-  CUresult (*MemAddressFree)(CUdeviceptr, size_t);
-  CUresult (*MemCreate)(CUmemGenericAllocationHandle *, size_t, const CUmemAllocationProp *, unsigned long long);
-  CUresult (*MemRelease)(CUmemGenericAllocationHandle);
-  CUresult (*MemMap)(CUdeviceptr, size_t, size_t, CUmemGenericAllocationHandle, unsigned long long);
-  CUresult (*MemUnmap)(CUdeviceptr, size_t);
-  CUresult (*MemSetAccess)(CUdeviceptr, size_t, const CUmemAccessDesc *, size_t);
-  CUresult (*MemHostRegister)(void *, size_t, unsigned int);
-  CUresult (*MemHostUnregister)(void *);
-  CUresult (*MemcpyDtoHAsync)(void *, CUdeviceptr, size_t, CUstream);
-  CUresult (*MemcpyHtoDAsync)(CUdeviceptr, const void *, size_t, CUstream);
-  CUresult (*StreamCreate)(CUstream *, unsigned int);
-  CUresult (*StreamSynchronize)(CUstream);
-  CUresult (*StreamDestroy)(CUstream);
-  CUcontext context;
-  int ordinal;
-} cu;
+static const struct bench_driver *cu;
 
 static void cu_ok(const char *what, CUresult code) {
-  if (code == CUDA_SUCCESS) return;
-  fprintf(stderr, "bench/sleep: %s: CUresult %d\n", what, (int)code);
-  exit(EXIT_FAILURE);
-}
-
-static void *entry(const char *name) {
-  void *function = drowse_driver_entry(heap, name);
-  if (function == NULL) fail(name);
-  return function;
-}
-
-static void find_entries(void) {
-  CUresult (*retain)(CUcontext *, CUdevice) = entry("cuDevicePrimaryCtxRetain");
-  cu.CtxSetCurrent = entry("cuCtxSetCurrent");
-  cu.MemAddressReserve = entry("cuMemAddressReserve");
-  cu.MemAddressFree = entry("cuMemAddressFree");
-  cu.MemCreate = entry("cuMemCreate");
-  cu.MemRelease = entry("cuMemRelease");
-  cu.MemMap = entry("cuMemMap");
-  cu.MemUnmap = entry("cuMemUnmap");
-  cu.MemSetAccess = entry("cuMemSetAccess");
-  cu.MemHostRegister = entry("cuMemHostRegister");
-  cu.MemHostUnregister = entry("cuMemHostUnregister");
-  cu.MemcpyDtoHAsync = entry("cuMemcpyDtoHAsync");
-  cu.MemcpyHtoDAsync = entry("cuMemcpyHtoDAsync");
-  cu.StreamCreate = entry("cuStreamCreate");
-  cu.StreamSynchronize = entry("cuStreamSynchronize");
-  cu.StreamDestroy = entry("cuStreamDestroy");
-  if (sscanf(opened, "cuda:%d", &cu.ordinal) != 1) cu.ordinal = 0;
-  cu_ok("cuDevicePrimaryCtxRetain", retain(&cu.context, cu.ordinal));
-  cu_ok("cuCtxSetCurrent", cu.CtxSetCurrent(cu.context));
+  if (code != CUDA_SUCCESS) bench_fail("%s: CUresult %d", what, (int)code);
 }
 
 static void open_heap(void) {
-  drowse_heap_options options = {.struct_size = sizeof options, .device = asked.device};
-  drowse_heap_info info = {.struct_size = sizeof info};
-  ok("opening a heap", drowse_heap_open(&heap, &options));
-  ok("asking a heap", drowse_heap_info_get(heap, &info));
-  memcpy(opened, info.device, sizeof opened);
-  find_entries();
-}
-
-static void close_heap(void) {
-  CUresult (*release)(CUdevice) = entry("cuDevicePrimaryCtxRelease");
-  cu_ok("cuDevicePrimaryCtxRelease", release(cu.ordinal));
-  ok("closing the heap", drowse_heap_close(heap));
-  heap = NULL;
+  if (!bench_open(asked.device, false)) exit(EXIT_FAILURE);
+  cu = bench_driver();
 }
 
 /* ---- limits */
@@ -190,7 +120,7 @@ static void touch_all(char *memory, size_t bytes) {
   for (size_t i = 0; i < threads; i++) {
     size_t from = bytes / threads * i / 4096 * 4096, to = i + 1 < threads ? bytes / threads * (i + 1) / 4096 * 4096 : bytes;
     touches[i] = (struct touch){.memory = memory + from, .bytes = to - from};
-    if (pthread_create(&touches[i].thread, NULL, touch_main, &touches[i]) != 0) fail("starting a thread");
+    if (pthread_create(&touches[i].thread, NULL, touch_main, &touches[i]) != 0) bench_fail("starting a thread");
   }
   for (size_t i = 0; i < threads; i++) (void)pthread_join(touches[i].thread, NULL);
 }
@@ -199,21 +129,21 @@ static void measure_link(char *memory, size_t bytes, struct sample *out, struct 
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "link"};
   CUstream stream;
   void *ptr;
-  ok("allocating", drowse_alloc_with(heap, bytes, NULL, &options, &ptr));
-  cu_ok("cuStreamCreate", cu.StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  ok("allocating", drowse_alloc_with(bench_heap, bytes, NULL, &options, &ptr));
+  cu_ok("cuStreamCreate", cu->StreamCreate(&stream, CU_STREAM_NON_BLOCKING));
   for (unsigned round = 0; round < asked.rounds; round++) {
     double begun = now();
-    cu_ok("a copy", cu.MemcpyDtoHAsync(memory, (CUdeviceptr)(uintptr_t)ptr, bytes, stream));
-    cu_ok("a copy", cu.StreamSynchronize(stream));
+    cu_ok("a copy", cu->MemcpyDtoHAsync(memory, (CUdeviceptr)(uintptr_t)ptr, bytes, stream));
+    cu_ok("a copy", cu->StreamSynchronize(stream));
     add(out, begun);
     begun = now();
-    cu_ok("a copy", cu.MemcpyHtoDAsync((CUdeviceptr)(uintptr_t)ptr, memory, bytes, stream));
-    cu_ok("a copy", cu.StreamSynchronize(stream));
+    cu_ok("a copy", cu->MemcpyHtoDAsync((CUdeviceptr)(uintptr_t)ptr, memory, bytes, stream));
+    cu_ok("a copy", cu->StreamSynchronize(stream));
     add(in, begun);
   }
-  cu_ok("cuStreamDestroy", cu.StreamDestroy(stream));
-  ok("freeing", drowse_free(heap, ptr));
-  ok("trimming", drowse_trim(heap, 0));
+  cu_ok("cuStreamDestroy", cu->StreamDestroy(stream));
+  ok("freeing", drowse_free(bench_heap, ptr));
+  ok("trimming", drowse_trim(bench_heap, 0));
 }
 
 /* All of the bytes: a virtual machine gets pages that it has never touched from its host first, which a round before the first
@@ -223,16 +153,16 @@ static void measure_host(void) {
   size_t bytes = asked.bytes;
   for (int round = -1; round < (int)asked.rounds; round++) {
     char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail("mmap");
+    if (memory == MAP_FAILED) bench_fail("mmap");
     (void)madvise(memory, bytes, MADV_HUGEPAGE);
     double begun = now();
     touch_all(memory, bytes);
     if (round >= 0) add(&touch, begun);
     begun = now();
-    cu_ok("cuMemHostRegister", cu.MemHostRegister(memory, bytes, 0));
+    cu_ok("cuMemHostRegister", cu->MemHostRegister(memory, bytes, 0));
     if (round >= 0) add(&pin, begun);
     if (round == 0) measure_link(memory, bytes, &out, &in);
-    cu_ok("cuMemHostUnregister", cu.MemHostUnregister(memory));
+    cu_ok("cuMemHostUnregister", cu->MemHostUnregister(memory));
     (void)munmap(memory, bytes);
   }
   print("link out", 1, &out, NULL, 0);
@@ -248,27 +178,27 @@ static void measure_host(void) {
 static void measure_mapping(void) {
   struct sample map = {0}, unmap = {0};
   CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-                              .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = cu.ordinal}};
+                              .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = cu->ordinal}};
   CUmemAccessDesc access = {.location = prop.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
   size_t count = (asked.bytes + HANDLE_BYTES - 1) / HANDLE_BYTES;
   CUmemGenericAllocationHandle *handles = calloc(count, sizeof *handles);
-  if (handles == NULL) fail("malloc");
+  if (handles == NULL) bench_fail("malloc");
   for (unsigned round = 0; round < asked.rounds; round++) {
     CUdeviceptr range;
     rest();
-    cu_ok("cuMemAddressReserve", cu.MemAddressReserve(&range, count * HANDLE_BYTES, 0, 0, 0));
+    cu_ok("cuMemAddressReserve", cu->MemAddressReserve(&range, count * HANDLE_BYTES, 0, 0, 0));
     double begun = now();
     for (size_t i = 0; i < count; i++) {
-      cu_ok("cuMemCreate", cu.MemCreate(&handles[i], HANDLE_BYTES, &prop, 0));
-      cu_ok("cuMemMap", cu.MemMap(range + i * HANDLE_BYTES, HANDLE_BYTES, 0, handles[i], 0));
+      cu_ok("cuMemCreate", cu->MemCreate(&handles[i], HANDLE_BYTES, &prop, 0));
+      cu_ok("cuMemMap", cu->MemMap(range + i * HANDLE_BYTES, HANDLE_BYTES, 0, handles[i], 0));
     }
-    cu_ok("cuMemSetAccess", cu.MemSetAccess(range, count * HANDLE_BYTES, &access, 1));
+    cu_ok("cuMemSetAccess", cu->MemSetAccess(range, count * HANDLE_BYTES, &access, 1));
     add(&map, begun);
     begun = now();
-    cu_ok("cuMemUnmap", cu.MemUnmap(range, count * HANDLE_BYTES));
-    for (size_t i = 0; i < count; i++) cu_ok("cuMemRelease", cu.MemRelease(handles[i]));
+    cu_ok("cuMemUnmap", cu->MemUnmap(range, count * HANDLE_BYTES));
+    for (size_t i = 0; i < count; i++) cu_ok("cuMemRelease", cu->MemRelease(handles[i]));
     add(&unmap, begun);
-    cu_ok("cuMemAddressFree", cu.MemAddressFree(range, count * HANDLE_BYTES));
+    cu_ok("cuMemAddressFree", cu->MemAddressFree(range, count * HANDLE_BYTES));
   }
   free(handles);
   print("map", count, &map, NULL, 0);
@@ -285,8 +215,8 @@ static void allocate(size_t blocks) {
   for (size_t i = 0; i < blocks; i++) {
     size_t bytes = i + 1 < blocks ? each : asked.bytes - each * i;
     void *ptr;
-    ok("allocating", drowse_alloc_with(heap, bytes, NULL, &options, &ptr));
-    if (i == 0) ok("writing", drowse_copy_in(heap, ptr, "drowse", 6));
+    ok("allocating", drowse_alloc_with(bench_heap, bytes, NULL, &options, &ptr));
+    if (i == 0) ok("writing", drowse_copy_in(bench_heap, ptr, "drowse", 6));
   }
 }
 
@@ -296,14 +226,14 @@ static void fall_asleep(struct sample *sample, drowse_action action, const char 
                                   .backup = directory == NULL ? DROWSE_BACKUP_HOST : DROWSE_BACKUP_FILE,
                                   .directory = directory};
   double begun = now();
-  ok("sleeping", drowse_sleep(heap, &rule, 1, &options));
+  ok("sleeping", drowse_sleep(bench_heap, &rule, 1, &options));
   if (sample != NULL) add(sample, begun);
 }
 
 static void wake_up(struct sample *sample) {
   rest();
   double begun = now();
-  ok("waking", drowse_wake(heap, NULL, 0, NULL));
+  ok("waking", drowse_wake(bench_heap, NULL, 0, NULL));
   if (sample != NULL) add(sample, begun);
 }
 
@@ -318,17 +248,18 @@ static void measure_first(void) {
     for (int reserve = 0; reserve < 2; reserve++) {
       open_heap();
       allocate(asked.blocks);
-      if (reserve) ok("reserving", drowse_backup_reserve(heap, asked.bytes));
+      if (reserve) ok("reserving", drowse_backup_reserve(bench_heap, asked.bytes));
       fall_asleep(reserve ? &reserved : &fresh, DROWSE_OFFLOAD, NULL);
       drowse_stats stats = {.struct_size = sizeof stats};
-      ok("asking", drowse_stats_get(heap, NULL, &stats));
+      ok("asking", drowse_stats_get(bench_heap, NULL, &stats));
       ratio = most(ratio, (double)stats.host_bytes / (double)stats.live_bytes);
-      close_heap();
+      bench_close();
     }
   }
   print("first sleep", asked.blocks, &fresh, "slowest", most(limit.link_out, most(limit.touch, limit.pin)));
   print("first sleep, reserved", asked.blocks, &reserved, "link+unmap", limit.link_out + limit.unmap);
-  printf("%s\thost memory\t%.2f\t%zu\t-\t-\t-\tpayload\t-\t%.3f\n", opened, (double)asked.bytes / (1 << 30), asked.blocks, ratio);
+  printf("%s\thost memory\t%.2f\t%zu\t-\t-\t-\tpayload\t-\t%.3f\n", bench_device(), (double)asked.bytes / (1 << 30), asked.blocks,
+         ratio);
 }
 
 static void measure_later(size_t blocks) {
@@ -341,7 +272,7 @@ static void measure_later(size_t blocks) {
     fall_asleep(&sleeps, DROWSE_OFFLOAD, NULL);
     wake_up(&wakes);
   }
-  ok("sealing", drowse_seal(heap, "bench"));
+  ok("sealing", drowse_seal(bench_heap, "bench"));
   fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
   for (unsigned round = 0; round < asked.rounds; round++) {
     wake_up(NULL);
@@ -352,7 +283,7 @@ static void measure_later(size_t blocks) {
     fall_asleep(&discards, DROWSE_DISCARD, NULL);
     wake_up(&discarded);
   }
-  close_heap();
+  bench_close();
   print("sleep", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
   print("wake", blocks, &wakes, "link+map", limit.link_in + limit.map);
   print("sleep, sealed", blocks, &sealed, "unmap", limit.unmap);
@@ -363,8 +294,8 @@ static void measure_later(size_t blocks) {
 /* As servers do with every request. */
 static void hold_a_million_times(const drowse_tag *tag) {
   for (int i = 0; i < 1000000; i++) {
-    ok("holding", tag != NULL ? drowse_hold_tag(heap, tag, -1) : drowse_hold(heap, "bench", -1));
-    ok("letting go", tag != NULL ? drowse_unhold_tag(heap, tag) : drowse_unhold(heap, "bench"));
+    ok("holding", tag != NULL ? drowse_hold_tag(bench_heap, tag, -1) : drowse_hold(bench_heap, "bench", -1));
+    ok("letting go", tag != NULL ? drowse_unhold_tag(bench_heap, tag) : drowse_unhold(bench_heap, "bench"));
   }
 }
 
@@ -373,7 +304,7 @@ static void measure_holds(void) {
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "bench"};
   void *ptr;
   open_heap();
-  ok("allocating", drowse_alloc_with(heap, 512, NULL, &options, &ptr));
+  ok("allocating", drowse_alloc_with(bench_heap, 512, NULL, &options, &ptr));
   for (unsigned round = 0; round < asked.rounds; round++) {
     double begun = now();
     hold_a_million_times(NULL);
@@ -382,7 +313,7 @@ static void measure_holds(void) {
     hold_a_million_times(drowse_tag_get("bench"));
     add(&interned, begun);
   }
-  close_heap();
+  bench_close();
   print("a million holds", 1, &named, NULL, 0);
   print("a million holds, interned", 1, &interned, NULL, 0);
 }
@@ -396,20 +327,12 @@ static void measure_file(void) {
     fall_asleep(&sleeps, DROWSE_OFFLOAD, asked.directory);
     wake_up(&wakes);
   }
-  close_heap();
+  bench_close();
   print("sleep, file", asked.blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
   print("wake, file", asked.blocks, &wakes, "link+map", limit.link_in + limit.map);
 }
 
 /* ---- arguments */
-
-static size_t number(const char *text, size_t largest) {
-  char *end;
-  unsigned long value = strtoul(text, &end, 10);
-  if (*text >= '0' && *text <= '9' && *end == '\0' && value >= 1 && value <= largest) return value;
-  fprintf(stderr, "bench/sleep: \"%s\" is not a number from 1 to %zu\n", text, largest);
-  exit(2);
-}
 
 static bool parse(int argc, char **argv) {
   int option;
@@ -419,16 +342,16 @@ static bool parse(int argc, char **argv) {
       asked.device = optarg;
       break;
     case 'g':
-      asked.bytes = number(optarg, 1 << 10) << 30;
+      asked.bytes = bench_number(optarg, 1 << 10) << 30;
       break;
     case 'b':
-      asked.blocks = number(optarg, 1 << 20);
+      asked.blocks = bench_number(optarg, 1 << 20);
       break;
     case 'm':
-      asked.many = number(optarg, 1 << 20);
+      asked.many = bench_number(optarg, 1 << 20);
       break;
     case 'n':
-      asked.rounds = (unsigned)number(optarg, ROUNDS_MAX);
+      asked.rounds = (unsigned)bench_number(optarg, ROUNDS_MAX);
       break;
     case 'f':
       asked.directory = optarg;
@@ -449,7 +372,7 @@ int main(int argc, char **argv) {
   open_heap();
   measure_host();
   measure_mapping();
-  close_heap();
+  bench_close();
   measure_holds();
   measure_first();
   measure_later(asked.blocks);
