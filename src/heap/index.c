@@ -35,15 +35,7 @@ bool dz_index_cover(struct index *index, uint64_t base, uint64_t bytes) {
 
 /* ---- slots */
 
-#define IS_HANDFUL DZ_INDEX_IS_HANDFUL
-#define IS_CHUNK DZ_INDEX_IS_CHUNK
-
-#define PLACE DZ_INDEX_PLACE
 _Static_assert(_Alignof(struct block) >= DZ_INDEX_CHUNK, "blocks leave as many bits as places need");
-
-static inline struct block *block_in(uintptr_t start) {
-  return (struct block *)(start & ~PLACE);
-}
 
 bool dz_index_supply(struct index *index, struct supply *supply) {
   if (supply->handfuls == NULL) supply->handfuls = dz_slab_take(&index->handful_slab);
@@ -82,7 +74,7 @@ static struct chunk *make_chunk(struct supply *supply, struct handful *handful) 
   assert(chunk != NULL);
   supply->chunks = chunk->next;
   chunk->next = NULL;
-  for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) add_to_chunk(chunk, block_in(atomic_load(&handful->starts[i])));
+  for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) add_to_chunk(chunk, dz_index_block_in(atomic_load(&handful->starts[i])));
   return chunk;
 }
 
@@ -106,10 +98,10 @@ static uintptr_t add_to(uintptr_t slot, struct block *block, struct supply *supp
   struct chunk *chunk = dz_index_chunk_in(slot);
   if (slot == 0) return (uintptr_t)block;
   if (chunk == NULL && handful == NULL) handful = make_handful(supply, (struct block *)slot);
-  if (handful != NULL && add_to_handful(handful, block)) return (uintptr_t)handful | IS_HANDFUL;
+  if (handful != NULL && add_to_handful(handful, block)) return (uintptr_t)handful | DZ_INDEX_IS_HANDFUL;
   if (chunk == NULL) chunk = make_chunk(supply, handful);
   add_to_chunk(chunk, block);
-  return (uintptr_t)chunk | IS_CHUNK;
+  return (uintptr_t)chunk | DZ_INDEX_IS_CHUNK;
 }
 
 /* A handful that is left behind is emptied only when the slot has its chunk. */
@@ -128,8 +120,8 @@ static bool remove_from_handful(struct handful *handful, const struct block *blo
   bool empty = true;
   for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) {
     uintptr_t start = atomic_load_explicit(&handful->starts[i], memory_order_relaxed);
-    if (block_in(start) == block) atomic_store_explicit(&handful->starts[i], 0, memory_order_release);
-    empty &= start == 0 || block_in(start) == block;
+    if (dz_index_block_in(start) == block) atomic_store_explicit(&handful->starts[i], 0, memory_order_release);
+    empty &= start == 0 || dz_index_block_in(start) == block;
   }
   return empty;
 }
@@ -181,9 +173,9 @@ static struct block *last_in_handful(const struct handful *handful, unsigned pla
   uintptr_t last = 0;
   for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) {
     uintptr_t start = atomic_load_explicit(&handful->starts[i], memory_order_acquire);
-    if ((start & PLACE) <= place && (start & PLACE) >= (last & PLACE) && start != 0) last = start;
+    if ((start & DZ_INDEX_PLACE) <= place && (start & DZ_INDEX_PLACE) >= (last & DZ_INDEX_PLACE) && start != 0) last = start;
   }
-  return block_in(last);
+  return dz_index_block_in(last);
 }
 
 /* The last block that a slot has at a place or below; NULL: none. */

@@ -117,10 +117,15 @@ static inline struct chunk *dz_index_chunk_in(uintptr_t slot) {
   return (slot & DZ_INDEX_KINDS) == DZ_INDEX_IS_CHUNK ? (struct chunk *)(slot & ~DZ_INDEX_KINDS) : NULL;
 }
 
+/* start: an entry of a handful. */
+static inline struct block *dz_index_block_in(uintptr_t start) {
+  return (struct block *)(start & ~DZ_INDEX_PLACE);
+}
+
 static inline struct block *dz_index_in_handful(const struct handful *handful, unsigned place) {
   for (unsigned i = 0; i < DZ_INDEX_HANDFUL; i++) {
     uintptr_t start = atomic_load_explicit(&handful->starts[i], memory_order_acquire);
-    if ((start & DZ_INDEX_PLACE) == place && start != 0) return (struct block *)(start & ~DZ_INDEX_PLACE);
+    if ((start & DZ_INDEX_PLACE) == place && start != 0) return dz_index_block_in(start);
   }
   return NULL;
 }

@@ -35,6 +35,13 @@ static void ck_whole(void) {
   ck_assert(has_pattern(second, BYTES, 2));
 }
 
+/* It is awake, and all of it has a backup. */
+static void seal_with_backup(void) {
+  ck_ok(drowse_seal(heap, "a"));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("a"));
+}
+
 START_TEST(without_a_seal_each_sleep_copies) {
   for (int i = 0; i < 2; i++) {
     ck_assert_uint_eq(sleep_and_count(), 2 * BYTES);
@@ -75,9 +82,7 @@ END_TEST
 
 START_TEST(unsealed_it_drops_the_backup) {
   ck_ok(drowse_seal(heap, "a"));
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   ck_ok(drowse_unseal(heap, "a"));
   ck_ok(drowse_unseal(heap, "a"));
   ck_assert_uint_eq(stats_of("a").backup_bytes, 0);
@@ -89,9 +94,7 @@ START_TEST(unsealed_it_drops_the_backup) {
 END_TEST
 
 START_TEST(what_is_written_is_copied_again) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   write_pattern(second, 100, 3);
   ck_assert_uint_eq(stats_of("a").backup_bytes, BYTES);
   ck_assert_uint_eq(sleep_and_count(), BYTES);
@@ -116,9 +119,7 @@ START_TEST(written_while_it_sleeps_it_keeps_the_seal) {
 END_TEST
 
 START_TEST(new_blocks_are_copied) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   void *third = alloc_tag("a", MIB);
   write_pattern(third, MIB, 3);
   ck_assert_uint_eq(sleep_and_count(), MIB);
@@ -129,9 +130,7 @@ START_TEST(new_blocks_are_copied) {
 END_TEST
 
 START_TEST(freed_blocks_give_their_backup_back) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   ck_ok(drowse_free(heap, block));
   ck_assert_uint_eq(stats_of("a").backup_bytes, BYTES);
   /* Whoever gets its memory has none. */
@@ -150,9 +149,7 @@ END_TEST
 
 START_TEST(other_streams_use_it_too) {
   CUstream stream = make_stream();
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   ck_ok(drowse_record_stream(heap, block, stream));
   ck_ok(drowse_free(heap, block));
   ck_assert_uint_eq(stats_of("a").backup_bytes, BYTES);
@@ -167,9 +164,7 @@ START_TEST(other_streams_use_it_too) {
 END_TEST
 
 START_TEST(discarded_it_is_sealed_no_more) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   ck_ok(sleep_tag("a", DROWSE_DISCARD));
   ck_assert(!stats_of("a").sealed);
   ck_assert_uint_eq(stats_of("a").backup_bytes, 0);
@@ -185,9 +180,7 @@ static CUresult refuse_to_copy(void *to, CUdeviceptr from, size_t bytes, CUstrea
 }
 
 START_TEST(a_sleep_that_fails_keeps_the_backups_that_were_there) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   write_pattern(second, BYTES, 2);
   heap->device.driver.MemcpyDtoHAsync = refuse_to_copy;
   ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
@@ -225,9 +218,7 @@ static void start_checked(void) {
   ck_assert_int_eq(setenv("DROWSE_DEBUG_SEAL", "1", 1), 0);
   start_tag();
   ck_assert_int_eq(unsetenv("DROWSE_DEBUG_SEAL"), 0);
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
 }
 
 START_TEST(a_broken_promise_is_noticed) {
@@ -263,9 +254,7 @@ START_TEST(looking_is_no_copying) {
 END_TEST
 
 START_TEST(nobody_looks_unless_asked_to) {
-  ck_ok(drowse_seal(heap, "a"));
-  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
-  ck_ok(wake_tag("a"));
+  seal_with_backup();
   ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)second, 0x5a, 1, NULL));
   ck_assert_uint_eq(sleep_and_count(), 0);
   ck_whole(); /* as it was when it was backed up */
