@@ -86,7 +86,7 @@ static void cu_ok(const char *what, CUresult code) {
 }
 
 static void open_heap(void) {
-  if (!bench_open(asked.device, false)) exit(EXIT_FAILURE);
+  if (!bench_open(asked.device, true)) exit(EXIT_FAILURE);
   cu = bench_driver();
 }
 
