@@ -79,12 +79,12 @@ struct block *dz_block_cut_out(struct block *block, uint64_t base, uint64_t byte
   return block;
 }
 
-/* The bins in which a block is found; NULL: in none. A sleeping tag's holes are in none, and one that falls asleep still has all.
- */
+/* The bins in which a block is found; NULL: in none. */
 static struct bins *bins_of(const struct block *block) {
   struct pool *pool = dz_pool_of(block);
-  if (pool->tag->state == DROWSE_ASLEEP || pool->tag->state == DROWSE_WAKING) return NULL;
-  return block->state == DZ_FREE ? &pool->free : block->state == DZ_HOLE ? &pool->holes : NULL;
+  if (block->state == DZ_FREE) return &pool->free;
+  if (block->state == DZ_HOLE) return &pool->holes;
+  return block->state == DZ_STUCK ? &pool->stuck : NULL;
 }
 
 void dz_block_drop(struct block *block) {
@@ -202,6 +202,12 @@ struct block *dz_tag_live(const struct tag *tag, const struct block *after) {
   return block;
 }
 
+static void make_hole(struct block *block) {
+  block->state = DZ_HOLE;
+  block->poisoned = false;
+  (void)dz_block_settle(block);
+}
+
 /* What is mapped twice goes from the place that it has left. */
 static uint64_t unmap_leaving(struct pool *pool) {
   uint64_t stuck_bytes = 0;
@@ -210,7 +216,9 @@ static uint64_t unmap_leaving(struct pool *pool) {
     if (pool->tag->heap->device.driver.MemUnmap(block->range.base, block->range.bytes) == CUDA_SUCCESS) {
       *at = block->freed_next;
       block->freed_next = NULL;
-      block->state = DZ_HOLE;
+      dz_pool_lock(pool);
+      make_hole(block);
+      dz_pool_unlock(pool);
     } else {
       stuck_bytes += block->range.bytes;
       at = &block->freed_next;
@@ -232,23 +240,18 @@ uint64_t dz_tag_unmap(struct tag *tag) {
 
 /* ---- sleep */
 
-static void hollow_block(struct block *block) {
-  block->range.bin_before = NULL;
-  block->range.bin_next = NULL;
-  if (block->state == DZ_LIVE || block->state == DZ_LEAVING) return;
-  block->state = DZ_HOLE;
-  block->poisoned = false;
-  dz_uses_drop(block); /* whatever used it is over */
+void dz_block_hollow(struct block *pending) {
+  struct pool *pool = dz_pool_of(pending);
+  dz_pool_lock(pool);
+  dz_uses_drop(pending);
+  make_hole(pending);
+  dz_pool_unlock(pool);
 }
 
-/* Everything but live blocks becomes holes. */
-static void hollow(struct segment *segment) {
-  for (struct block *block = segment->first, *before; block != NULL; block = dz_block_after(block)) {
-    hollow_block(block);
-    before = dz_block_before(block);
-    if (block->state != DZ_HOLE || before == NULL || before->state != DZ_HOLE) continue;
-    join_after(before);
-    block = before;
+static void hollow(struct bins *bins) {
+  for (struct range *range = dz_bins_first(bins, 0); range != NULL; range = dz_bins_first(bins, 0)) {
+    dz_bins_drop(bins, range);
+    make_hole(dz_block_of(range));
   }
 }
 
@@ -257,66 +260,120 @@ static bool is_empty(const struct segment *segment) {
   return dz_segment_is_unmapped(segment) && segment->first->state == DZ_HOLE && segment->first->range.after == NULL;
 }
 
+static void free_segment(struct segment **at) {
+  struct segment *segment = *at;
+  *at = segment->next;
+  dz_block_drop(segment->first);
+  dz_segment_free(segment);
+}
+
 void dz_pool_sleep(struct pool *pool) {
   dz_pool_lock(pool);
-  pool->free = (struct bins){0};
-  pool->holes = (struct bins){0};
+  hollow(&pool->free);
+  hollow(&pool->stuck);
   for (struct segment **at = &pool->segments; *at != NULL;) {
-    struct segment *segment = *at;
-    hollow(segment);
-    if (is_empty(segment)) {
-      *at = segment->next;
-      dz_segment_free(segment);
-    } else {
-      at = &segment->next;
-    }
+    if (is_empty(*at))
+      free_segment(at);
+    else
+      at = &(*at)->next;
   }
   dz_pool_unlock(pool);
 }
 
 /* ---- wake */
 
-size_t dz_pool_wake_nodes(const struct pool *pool) {
-  size_t nodes = 0;
-  for (const struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
-    for (const struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
-      if (block->state == DZ_HOLE) nodes += 2;
-    }
+/* Lists by gap_next. */
+static struct block *merge(struct block *a, struct block *b) {
+  struct block *merged, **end = &merged;
+  while (a != NULL && b != NULL) {
+    struct block **lower = a->range.base < b->range.base ? &a : &b;
+    *end = *lower;
+    end = &(*lower)->gap_next;
+    *lower = *end;
   }
-  return nodes;
+  *end = a != NULL ? a : b;
+  return merged;
+}
+
+/* Sorts by address: one by one they are merged with lists of 1, 2, 4 and so on before them. */
+static struct block *sort(struct block *list) {
+  struct block *sorted[64] = {NULL}, *all = NULL; /* of 2^i blocks or none */
+  while (list != NULL) {
+    struct block *run = list;
+    list = list->gap_next;
+    run->gap_next = NULL;
+    unsigned i = 0;
+    for (; sorted[i] != NULL; sorted[i++] = NULL) run = merge(sorted[i], run);
+    sorted[i] = run;
+  }
+  for (unsigned i = 0; i < sizeof sorted / sizeof *sorted; i++) all = merge(sorted[i], all);
+  return all;
+}
+
+static void add_gap(struct block *block, struct block **list, size_t *count) {
+  block->gap_next = *list;
+  *list = block;
+  ++*count;
+}
+
+/* Gives each segment those of a sorted list that are its own. */
+static void deal_gaps(struct pool *pool, struct block *gaps) {
+  for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) segment->gaps = NULL;
+  for (struct block *block = gaps, *next; block != NULL; block = next) {
+    next = block->gap_next;
+    if (block->segment->gaps == NULL) block->segment->gaps = block;
+    if (next != NULL && next->segment != block->segment) block->gap_next = NULL;
+  }
+}
+
+/* What has left and could not be unmapped is none of the addresses that are mapped again. */
+drowse_status dz_pool_find_gaps(struct pool *pool) {
+  struct block *gaps = NULL;
+  size_t count = 0;
+  for (struct range *range = dz_bins_first(&pool->holes, 0); range != NULL; range = dz_bins_after(&pool->holes, range))
+    add_gap(dz_block_of(range), &gaps, &count);
+  for (struct block *block = pool->leaving; block != NULL; block = block->freed_next) add_gap(block, &gaps, &count);
+  deal_gaps(pool, sort(gaps));
+  return dz_pool_supply(pool, 2 * count);
+}
+
+bool dz_hole_inside(const struct block *hole, uint64_t *low, uint64_t *high) {
+  uint64_t granularity = dz_pool_of(hole)->tag->heap->granularity;
+  *low = hole->range.base;
+  *high = dz_range_end(&hole->range);
+  if (dz_block_before(hole) != NULL) *low = dz_round_up(*low, granularity);
+  if (dz_block_after(hole) != NULL) *high = dz_round_down(*high, granularity);
+  return *low < *high;
+}
+
+static void put(struct block *block, enum block_state state) {
+  block->state = state;
+  dz_bins_put(bins_of(block), &block->range);
 }
 
 /* A hole between live blocks has memory at its two ends, where extents of the live blocks reach into it, or all over, where they
  * meet. */
-static void fill_hole(struct block *hole) {
-  uint64_t granularity = dz_pool_of(hole)->tag->heap->granularity;
-  uint64_t low = hole->range.base, high = dz_range_end(&hole->range);
-  if (dz_block_before(hole) != NULL) low = dz_round_up(low, granularity);
-  if (dz_block_after(hole) != NULL) high = dz_round_down(high, granularity);
-  if (low >= high) {
-    hole->state = DZ_FREE;
+static void divide_hole(struct block *hole) {
+  uint64_t low, high;
+  dz_block_drop(hole);
+  if (!dz_hole_inside(hole, &low, &high)) {
+    put(hole, DZ_FREE);
     return;
   }
   if (low > hole->range.base) {
     struct block *rest = dz_block_cut(hole, low);
-    hole->state = DZ_FREE;
+    put(hole, DZ_FREE);
     hole = rest;
   }
-  if (high < dz_range_end(&hole->range)) dz_block_cut(hole, high)->state = DZ_FREE;
+  if (high < dz_range_end(&hole->range)) put(dz_block_cut(hole, high), DZ_FREE);
+  put(hole, dz_segment_touches_stuck(hole->segment, low, high - low) ? DZ_STUCK : DZ_HOLE);
 }
 
 void dz_pool_wake(struct pool *pool) {
   dz_pool_lock(pool);
   for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
-    for (struct block *block = segment->first, *next; block != NULL; block = next) {
-      next = dz_block_after(block);
-      if (block->state == DZ_HOLE) fill_hole(block);
-    }
-    for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
-      if (block->state == DZ_HOLE && dz_segment_touches_stuck(segment, block->range.base, block->range.bytes))
-        block->state = DZ_STUCK;
-      struct bins *bins = block->state == DZ_FREE ? &pool->free : block->state == DZ_HOLE ? &pool->holes : NULL;
-      if (bins != NULL) dz_bins_put(bins, &block->range);
+    for (struct block *block = segment->gaps; block != NULL; block = block->gap_next) {
+      if (block->state == DZ_HOLE) divide_hole(block);
     }
   }
   dz_pool_unlock(pool);
@@ -324,9 +381,7 @@ void dz_pool_wake(struct pool *pool) {
 
 void dz_segment_free_if_empty(struct segment *segment) {
   if (!is_empty(segment)) return;
-  dz_block_drop(segment->first);
   struct segment **at = &segment->pool->segments;
   while (*at != segment) at = &(*at)->next;
-  *at = segment->next;
-  dz_segment_free(segment);
+  free_segment(at);
 }

@@ -17,7 +17,7 @@ enum __attribute__((packed)) block_state {
   DZ_QUICK,   /* the same, likely to be wanted again as it is: still in the index, in no bin */
   DZ_LEAVING, /* its memory has moved within the pool, and is mapped here too until the stream is done with it (reclaim.h) */
   DZ_PENDING, /* memory that was freed, and work on other streams may still use it */
-  DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it */
+  DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it. While the tag sleeps: a hole */
   DZ_LIVE     /* a user's */
 };
 
@@ -36,6 +36,7 @@ struct block {
   struct filed *filed;      /* ... in a file */
   struct use *uses;         /* other streams that use it */
   struct block *freed_next; /* in a list: freed while its tag was in motion; claimed; leaving; a spare node */
+  struct block *gap_next;   /* not live, while its tag wakes: the next one of its segment that is not */
   /* free: its pool's clock when the last of its bytes was freed, or somewhat later; not known while it is kept (quick.h) */
   uint64_t freed_at;
   bool is_new; /* the backup: the operation that moves the tag has made it */
@@ -126,12 +127,21 @@ void dz_pool_flush(struct pool *pool);
  * With the heap's lock too, unless the pool is open and nothing else uses the block. */
 void dz_block_end(struct block *block);
 
-/* A tag's blocks when it has gone to sleep: everything but live blocks becomes holes, bins are empty, segments without a live
- * block go. With the heap's lock. */
+/* What a hole between live blocks has beside their extents, which reach into it; false: nothing, because they meet. */
+bool dz_hole_inside(const struct block *hole, uint64_t *low, uint64_t *high);
+
+/* The memory of a block that waited for streams has gone, and their work is over. With the heap's lock, and without the pool's.
+ */
+void dz_block_hollow(struct block *pending);
+
+/* The memory of a tag has gone: what was free or stuck becomes holes, and segments without a live block go. With the heap's lock.
+ * Takes no longer for live blocks, of which there may be very many, and neither do the next two. */
 void dz_pool_sleep(struct pool *pool);
 
-/* ... and when it has woken: holes are divided by the extents that are there now. Needs dz_pool_wake_nodes() nodes. */
-size_t dz_pool_wake_nodes(const struct pool *pool);
+/* Before a tag wakes: finds the gaps between its live blocks, and sees to the nodes that waking needs. With both locks. */
+drowse_status dz_pool_find_gaps(struct pool *pool);
+
+/* ... and when it has woken: holes are divided by the extents that are there now. With the heap's lock. */
 void dz_pool_wake(struct pool *pool);
 
 /* The first and the next live block of a segment or a tag; NULL: no more. Also for an operation, without the lock, on a tag in

@@ -85,6 +85,7 @@ void dz_pending_forget(const struct tag *tag) {
   for (struct block *block = unlink_blocks(tag->heap, tag), *next; block != NULL; block = next) {
     next = block->freed_next;
     block->freed_next = NULL;
+    dz_block_hollow(block);
   }
 }
 

@@ -53,8 +53,9 @@ struct pool {
   size_t spare_count;
   struct supply index_supply;
   struct quick quick[DZ_QUICK_SIZES]; /* by hash: not joined yet with what is beside them. Empty while it is closed */
-  struct bins free;                   /* its free blocks, while the tag is awake */
-  struct bins holes;                  /* its holes, likewise */
+  struct bins free;                   /* its free blocks */
+  struct bins holes;                  /* its holes */
+  struct bins stuck;                  /* what is not known to be either */
 
   /* under the heap's lock */
   struct segment *segments;

@@ -241,20 +241,21 @@ void dz_claims_end(struct claims *claims) {
 
 /* ---- what is stuck */
 
+static struct block *first_stuck(const struct pool *pool) {
+  return dz_block_of(dz_bins_first(&pool->stuck, 0));
+}
+
 /* Claims all stuck blocks of awake tags, and pins the tags. With the heap's lock. */
 static struct claims claim_stuck(drowse_heap *heap) {
   struct claims claims = {0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
-    if (pool->tag->stuck_bytes == 0) continue;
     dz_pool_lock(pool);
-    for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
-      for (struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
-        if (block->state != DZ_STUCK) continue;
-        block->state = DZ_CLAIMED;
-        block->freed_next = claims.blocks;
-        claims.blocks = block;
-        dz_tag_pin(pool->tag);
-      }
+    for (struct block *block = first_stuck(pool); block != NULL; block = first_stuck(pool)) {
+      dz_block_drop(block);
+      block->state = DZ_CLAIMED;
+      block->freed_next = claims.blocks;
+      claims.blocks = block;
+      dz_tag_pin(pool->tag);
     }
     dz_pool_unlock(pool);
   }

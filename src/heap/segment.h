@@ -28,6 +28,7 @@ struct segment {
   bool tried;             /* to free its addresses */
   struct extents extents; /* by address */
   struct block *first;
+  struct block *gaps; /* while its tag wakes: the blocks that are not live, by address, by gap_next */
 };
 
 /* How many bytes to create where so many of a request's are missing, and so many are live in the pool. What is small is created

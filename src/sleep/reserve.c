@@ -10,27 +10,32 @@
 
 /* ---- the blocks, one by one */
 
-static bool is_offloaded(const struct tag *tag) {
-  return tag->action == DROWSE_OFFLOAD;
+/* A sealed tag that has its backups has no block that wants one. */
+static bool wants(const struct tag *tag) {
+  return tag->action == DROWSE_OFFLOAD && tag->backup_bytes + tag->file_bytes < dz_tag_live_bytes(tag);
 }
 
-/* The first block that wants a place, and the next one; NULL: no more. */
-static struct block *next_of(struct tag *tag, struct block *block) {
-  while (tag != NULL) {
-    block = is_offloaded(tag) ? dz_tag_live(tag, block) : NULL;
-    while (block != NULL && dz_block_is_backed_up(block)) block = dz_tag_live(tag, block);
-    if (block != NULL) return block;
-    tag = tag->op_next;
-  }
-  return NULL;
+/* The first block of a tag behind another one, or its first, that wants a place; NULL: no more. */
+static struct block *wanting_in(const struct tag *tag, const struct block *after) {
+  struct block *block = dz_tag_live(tag, after);
+  while (block != NULL && dz_block_is_backed_up(block)) block = dz_tag_live(tag, block);
+  return block;
+}
+
+static struct block *first_from(const struct tag *tag) {
+  struct block *block = NULL;
+  for (; tag != NULL && block == NULL; tag = tag->op_next) block = wants(tag) ? wanting_in(tag, NULL) : NULL;
+  return block;
 }
 
 static struct block *first_wanting(const struct drowse_op *op) {
-  return next_of(op->tags, NULL);
+  return first_from(op->tags);
 }
 
-static struct block *next_wanting(struct block *block) {
-  return next_of(dz_pool_of(block)->tag, block);
+static struct block *next_wanting(const struct block *block) {
+  const struct tag *tag = dz_pool_of(block)->tag;
+  struct block *next = wanting_in(tag, block);
+  return next != NULL ? next : first_from(tag->op_next);
 }
 
 /* Block by block, as long as it is no more than most. */

@@ -32,28 +32,34 @@ struct group {
 /* A run of a segment's live blocks whose extents touch, rounded to whole extents. */
 struct run {
   uint64_t base, end;
-  struct block *next; /* behind it */
+  /* behind it */
+  uint64_t next;
+  const struct block *gap;
 };
 
-/* The next run; false: no more. */
+static struct run before_first(const struct segment *segment) {
+  return (struct run){.next = segment->base, .gap = segment->gaps};
+}
+
+/* The next run; false: no more. Runs end at gaps, which are looked at rather than all that lives between them. */
 static bool next_run(const struct segment *segment, struct run *run) {
-  uint64_t granularity = segment->pool->tag->heap->granularity;
-  struct block *block = run->next;
-  if (block == NULL) return false;
-  run->base = dz_round_down(block->range.base, granularity);
+  uint64_t end = segment->base + segment->reserved;
   do {
-    run->end = dz_round_up(dz_range_end(&block->range), granularity);
-    block = dz_segment_live(segment, block);
-  } while (block != NULL && dz_round_down(block->range.base, granularity) <= run->end);
-  run->next = block;
-  return true;
+    uint64_t low, high;
+    while (run->gap != NULL && !dz_hole_inside(run->gap, &low, &high)) run->gap = run->gap->gap_next;
+    run->base = run->next;
+    run->end = run->gap != NULL ? low : end;
+    run->next = run->gap != NULL ? high : end;
+    if (run->gap != NULL) run->gap = run->gap->gap_next;
+  } while (run->base == run->end && run->next < end);
+  return run->base < run->end;
 }
 
 static uint64_t needed_bytes(const struct tag *tag) {
   uint64_t bytes = 0;
   for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
     for (const struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
-      struct run run = {.next = dz_segment_live(segment, NULL)};
+      struct run run = before_first(segment);
       while (next_run(segment, &run)) bytes += run.end - run.base;
     }
   }
@@ -67,7 +73,7 @@ struct supply_list {
 
 static drowse_status create_for_segment(const struct segment *segment, struct supply_list *list) {
   drowse_status status = DROWSE_OK;
-  struct run run = {.next = dz_segment_live(segment, NULL)};
+  struct run run = before_first(segment);
   while (status == DROWSE_OK && next_run(segment, &run))
     status = dz_extents_create(segment->pool->tag->heap, run.end - run.base, DZ_WAKING_BYTES, &list->end);
   return status;
@@ -154,14 +160,14 @@ static drowse_status create_patiently(struct drowse_op *op, struct group group, 
 
 /* ---- mapping and copying: while a segment's copies are on their way, the next one is mapped */
 
-/* The block nodes that each pool needs to be awake, so that past the commit point none is wanting. */
-static drowse_status supply_nodes(struct group group) {
+/* With them come the block nodes that each pool needs to be awake, so that past the commit point none is wanting. */
+static drowse_status find_gaps(struct group group) {
   drowse_status status = DROWSE_OK;
   for (struct tag *tag = group.first; status == DROWSE_OK && tag != group.end; tag = tag->op_next) {
     dz_lock(&tag->heap->lock);
     for (struct pool *pool = tag->pools; pool != NULL && status == DROWSE_OK; pool = pool->next) {
       dz_pool_lock(pool);
-      status = dz_pool_supply(pool, dz_pool_wake_nodes(pool));
+      status = dz_pool_find_gaps(pool);
       dz_pool_unlock(pool);
     }
     dz_unlock(&tag->heap->lock);
@@ -181,7 +187,7 @@ static struct extent *take_extents(struct extent **list, uint64_t bytes) {
 
 static drowse_status map_segment(struct segment *segment, struct extent **list) {
   drowse_status status = DROWSE_OK;
-  struct run run = {.next = dz_segment_live(segment, NULL)};
+  struct run run = before_first(segment);
   (void)dz_segment_retry_stuck(segment, segment->base, segment->reserved);
   while (status == DROWSE_OK && next_run(segment, &run))
     status = dz_segment_place(segment, run.base, take_extents(list, run.end - run.base));
@@ -246,7 +252,7 @@ static void stay_asleep(drowse_heap *heap, struct tag *first) {
 
 static drowse_status wake_group(struct drowse_op *op, struct group group) {
   struct extent *list;
-  drowse_status status = supply_nodes(group);
+  drowse_status status = find_gaps(group);
   if (status == DROWSE_OK) status = create_patiently(op, group, &list);
   if (status != DROWSE_OK) return status;
   status = fill_group(op, group, list);

@@ -751,6 +751,27 @@ START_TEST(what_cannot_be_unmapped_is_counted_and_not_used) {
 }
 END_TEST
 
+START_TEST(what_cannot_be_unmapped_is_a_hole_once_its_tag_has_slept) {
+  void *first = alloc_tag("a", 4 * GRANULE), *stuck = alloc_tag("a", 4 * GRANULE), *last = alloc_tag("a", 4 * GRANULE);
+  write_pattern(first, 4 * GRANULE, 1);
+  write_pattern(last, 4 * GRANULE, 2);
+  ck_ok(drowse_free(heap, stuck));
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(drowse_trim(heap, 0), DROWSE_ERR_DRIVER);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 4 * GRANULE);
+  heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_assert_uint_eq(device_free_bytes(), heap->total_bytes);
+  ck_ok(wake_tag("a"));
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 8 * GRANULE);
+  ck_assert(has_pattern(first, 4 * GRANULE, 1) && has_pattern(last, 4 * GRANULE, 2));
+  ck_accounts();
+  (void)alloc_tag("a", 4 * GRANULE);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 12 * GRANULE);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 0);
+}
+END_TEST
+
 /* ---- out of memory: what is tried, in order */
 
 static char tried[16];         /* m: memory moves, w: the work is waited for, h: the hook is called */
@@ -902,6 +923,7 @@ int main(void) {
   HARNESS_TEST(suite, every_call_of_a_growth_fails_once);
   HARNESS_TEST(suite, every_entry_of_a_growth_fails_for_ever);
   HEAP_TEST(suite, what_cannot_be_unmapped_is_counted_and_not_used);
+  HEAP_TEST(suite, what_cannot_be_unmapped_is_a_hole_once_its_tag_has_slept);
   SHORT_TEST(suite, first_what_is_unused_moves);
   SHORT_TEST(suite, then_the_work_on_what_is_freed_is_waited_for);
   SHORT_TEST(suite, then_the_hook_is_called);
