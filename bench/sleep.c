@@ -3,7 +3,8 @@
  * How long sleep and wake take, beside what the machine needs for their parts, measured in the same run: machines differ, ratios
  * say more than rates.
  *
- *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS] [-f DIRECTORY]     default: auto 1 16 4096 5, no file
+ *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS]      default: auto 1 16 4096 5
+ *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-n ROUNDS] -f DIRECTORY   with backups in files, and nothing else
  *
  * Tab-separated: a line a measurement; ms is the median of ROUNDS, least and most are their spread, and ratio is the median over
  * the limit, of which the column "limit" says what it is:
@@ -13,8 +14,8 @@
  *   map       its creating, mapping and giving access to them
  *   slowest   the slowest of touching the host memory (huge pages, a thread for each processor), pinning it, and the link
  *
- * Several of them are added up. MANY blocks of the same bytes in all are measured beside BLOCKS. The limits' own lines come
- * first.
+ * Several of them are added up. MANY blocks of the same bytes in all are measured beside BLOCKS, in a row and scattered. The
+ * limits' own lines come first.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -209,7 +210,8 @@ static void measure_mapping(void) {
 
 /* ---- sleep and wake */
 
-static void allocate(size_t blocks) {
+/* between: not NULL: there is one of 512 bytes behind each. */
+static void allocate(size_t blocks, void **between) {
   drowse_alloc_options options = {.struct_size = sizeof options, .tag = "bench"};
   size_t each = asked.bytes / blocks / 512 * 512;
   for (size_t i = 0; i < blocks; i++) {
@@ -217,6 +219,7 @@ static void allocate(size_t blocks) {
     void *ptr;
     ok("allocating", drowse_alloc_with(bench_heap, bytes, NULL, &options, &ptr));
     if (i == 0) ok("writing", drowse_copy_in(bench_heap, ptr, "drowse", 6));
+    if (between != NULL) ok("allocating", drowse_alloc_with(bench_heap, 512, NULL, &options, &between[i]));
   }
 }
 
@@ -247,7 +250,7 @@ static void measure_first(void) {
   for (unsigned round = 0; round < asked.rounds; round++) {
     for (int reserve = 0; reserve < 2; reserve++) {
       open_heap();
-      allocate(asked.blocks);
+      allocate(asked.blocks, NULL);
       if (reserve) ok("reserving", drowse_backup_reserve(bench_heap, asked.bytes));
       fall_asleep(reserve ? &reserved : &fresh, DROWSE_OFFLOAD, NULL);
       drowse_stats stats = {.struct_size = sizeof stats};
@@ -265,7 +268,7 @@ static void measure_first(void) {
 static void measure_later(size_t blocks) {
   struct sample sleeps = {0}, wakes = {0}, sealed = {0}, discards = {0}, discarded = {0};
   open_heap();
-  allocate(blocks);
+  allocate(blocks, NULL);
   fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
   wake_up(NULL);
   for (unsigned round = 0; round < asked.rounds; round++) {
@@ -289,6 +292,26 @@ static void measure_later(size_t blocks) {
   print("sleep, sealed", blocks, &sealed, "unmap", limit.unmap);
   print("sleep, discarding", blocks, &discards, "unmap", limit.unmap);
   print("wake, discarded", blocks, &discarded, "map", limit.map);
+}
+
+/* As many, but with 512 bytes that are free between each and the next: no two of them are one copy. */
+static void measure_scattered(size_t blocks) {
+  struct sample sleeps = {0}, wakes = {0};
+  void **between = malloc(blocks * sizeof *between);
+  if (between == NULL) bench_fail("malloc");
+  open_heap();
+  allocate(blocks, between);
+  for (size_t i = 0; i < blocks; i++) ok("freeing", drowse_free(bench_heap, between[i]));
+  free(between);
+  fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
+  wake_up(NULL);
+  for (unsigned round = 0; round < asked.rounds; round++) {
+    fall_asleep(&sleeps, DROWSE_OFFLOAD, NULL);
+    wake_up(&wakes);
+  }
+  bench_close();
+  print("sleep, scattered", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
+  print("wake, scattered", blocks, &wakes, "link+map", limit.link_in + limit.map);
 }
 
 /* As servers do with every request. */
@@ -322,7 +345,7 @@ static void measure_holds(void) {
 static void measure_file(void) {
   struct sample sleeps = {0}, wakes = {0};
   open_heap();
-  allocate(asked.blocks);
+  allocate(asked.blocks, NULL);
   for (unsigned round = 0; round < asked.rounds; round++) {
     fall_asleep(&sleeps, DROWSE_OFFLOAD, asked.directory);
     wake_up(&wakes);
@@ -373,10 +396,14 @@ int main(int argc, char **argv) {
   measure_host();
   measure_mapping();
   bench_close();
+  if (asked.directory != NULL) {
+    measure_file();
+    return EXIT_SUCCESS;
+  }
   measure_holds();
   measure_first();
   measure_later(asked.blocks);
   measure_later(asked.many);
-  if (asked.directory != NULL) measure_file();
+  measure_scattered(asked.many);
   return EXIT_SUCCESS;
 }

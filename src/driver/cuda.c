@@ -88,11 +88,22 @@ static drowse_status report_missing(const struct missing *missing) {
   return dz_error(DROWSE_ERR_NO_DEVICE, "libcuda.so.1 is too old: it lacks %s and %u more", missing->names, missing->more);
 }
 
+static int version_of(const struct resolver *resolver) {
+  CUresult (*get)(int *version) = NULL;
+  void *entry = find(resolver, "cuDriverGetVersion", 2020);
+  int version = 0;
+  memcpy(&get, &entry, sizeof entry);
+  return entry != NULL && get(&version) == CUDA_SUCCESS ? version : 0;
+}
+
+/* A driver that is older than a form of an entry may have another form of it under the same name, and would give that. */
 static drowse_status fill(struct driver *driver, const struct resolver *resolver) {
   struct missing missing = {.length = 0};
+  int version = version_of(resolver);
   *driver = dz_driver_unsupported;
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
-    void *entry = find(resolver, entries[i].name, entries[i].version);
+    bool too_new = entries[i].need == OPTIONAL && entries[i].version > version;
+    void *entry = too_new ? NULL : find(resolver, entries[i].name, entries[i].version);
     if (entry != NULL) {
       memcpy((char *)driver + entries[i].offset, &entry, sizeof entry);
     } else if (entries[i].need == NEEDED) {

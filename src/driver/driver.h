@@ -67,6 +67,9 @@
   X(MemcpyHtoDAsync, 3020, NEEDED, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                 \
   X(MemcpyDtoHAsync, 3020, NEEDED, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                       \
   X(MemcpyDtoDAsync, 3020, NEEDED, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))                 \
+  X(MemcpyBatchAsync, 13000, OPTIONAL,                                                                                \
+    (CUdeviceptr * to, CUdeviceptr * from, size_t * bytes, size_t count, CUmemcpyAttributes * attributes,             \
+     size_t * attributes_from, size_t attributes_count, CUstream stream))                                             \
   X(MemsetD8Async, 3020, NEEDED, (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))                \
   X(StreamCreate, 2000, NEEDED, (CUstream * stream, unsigned int flags))                                              \
   X(StreamDestroy, 4000, NEEDED, (CUstream stream))                                                                   \

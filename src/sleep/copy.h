@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The copy pipeline: copies between live blocks and their backups, on a stream of its own. What lies in a row on both sides is
- * copied by one call; what is not pinned, or in a file, goes by the relay.
+ * one copy; copies are gathered and sent many by one call; what is not pinned, or in a file, goes by the relay.
  */
 #ifndef DZ_COPY_H
 #define DZ_COPY_H
@@ -10,7 +10,14 @@
 #include "sleep/op.h"
 #include "sleep/relay.h"
 
-enum { DZ_COPIES_IN_FLIGHT = 8 };
+enum { DZ_COPIES_IN_FLIGHT = 8, DZ_FLIGHT_COPIES = 256 };
+
+/* Copies that wait to be sent together. */
+struct batch {
+  CUdeviceptr to[DZ_FLIGHT_COPIES], from[DZ_FLIGHT_COPIES];
+  size_t bytes[DZ_FLIGHT_COPIES];
+  unsigned count;
+};
 
 /* Some copies with an event behind them. */
 struct flight {
@@ -26,7 +33,8 @@ struct copier {
   enum relay_way way;
   CUstream stream;
   struct flight flights[DZ_COPIES_IN_FLIGHT];
-  unsigned next; /* the flight that copies are added to; the one behind it started first */
+  unsigned next;      /* the flight that copies are added to; the one behind it started first */
+  struct batch batch; /* its copies */
   struct relay relay;
 };
 

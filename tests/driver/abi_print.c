@@ -40,6 +40,8 @@
   X(CUmemLocation)                    \
   X(CUmemAllocationProp)              \
   X(CUmemAccessDesc)                  \
+  X(CUmemcpySrcAccessOrder)           \
+  X(CUmemcpyAttributes)               \
   X(CUdriverProcAddress_flags)        \
   X(CUdriverProcAddressQueryResult)
 
@@ -57,7 +59,11 @@
   X(CUmemAllocationProp, allocFlags.usage)                \
   X(CUmemAllocationProp, allocFlags.reserved)             \
   X(CUmemAccessDesc, location)                            \
-  X(CUmemAccessDesc, flags)
+  X(CUmemAccessDesc, flags)                               \
+  X(CUmemcpyAttributes, srcAccessOrder)                   \
+  X(CUmemcpyAttributes, srcLocHint)                       \
+  X(CUmemcpyAttributes, dstLocHint)                       \
+  X(CUmemcpyAttributes, flags)
 
 #define VALUES(X)                                                    \
   X(CUDA_SUCCESS)                                                    \
@@ -132,6 +138,11 @@
   X(CU_MEM_ALLOCATION_TYPE_MAX)                                      \
   X(CU_MEM_ALLOC_GRANULARITY_MINIMUM)                                \
   X(CU_MEM_ALLOC_GRANULARITY_RECOMMENDED)                            \
+  X(CU_MEMCPY_SRC_ACCESS_ORDER_INVALID)                              \
+  X(CU_MEMCPY_SRC_ACCESS_ORDER_STREAM)                               \
+  X(CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL)                      \
+  X(CU_MEMCPY_SRC_ACCESS_ORDER_ANY)                                  \
+  X(CU_MEMCPY_SRC_ACCESS_ORDER_MAX)                                  \
   X(CU_GET_PROC_ADDRESS_DEFAULT)                                     \
   X(CU_GET_PROC_ADDRESS_LEGACY_STREAM)                               \
   X(CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)                   \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A libcuda.so.1 for tests: the host device behind the doors of the real one, so that the code which finds and fills the table
- * runs where there is no GPU. Built three times, for the three kinds of drivers there are: FAKE_CUDA=12 has cuGetProcAddress_v2,
- * 11 has the older cuGetProcAddress, 10 neither.
+ * runs where there is no GPU. Built once for each kind of driver there is: FAKE_CUDA=13 has the latest form of every
+ * entry, 12 has cuGetProcAddress_v2, 11 the older cuGetProcAddress, 10 neither.
  *
  *   DROWSE_FAKE_DEVICES   "4GiB,512MiB": the devices and their memory; "": none; not set: one of 1GiB
  *   DROWSE_FAKE_MISSING   "cuMemCreate,cuStreamGetId": entries that it does not have

@@ -41,6 +41,12 @@ static int case_stream_id(const char *name) {
   return 0;
 }
 
+static int case_batch(const char *name) {
+  if (dz_device_open(&device, name) != DROWSE_OK) return 1;
+  (void)printf("%d\n", cu->MemcpyBatchAsync(NULL, NULL, NULL, 0, NULL, NULL, 0, NULL));
+  return 0;
+}
+
 /* Memory, a stream and an event, through whatever was loaded. */
 static int case_use(const char *name) {
   CUdeviceptr ptr;
@@ -121,8 +127,8 @@ static const struct {
   const char *name;
   int (*run)(const char *argument);
 } cases[] = {
-    {"list", case_list}, {"open", case_open}, {"stream-id", case_stream_id},         {"use", case_use},
-    {"fork", case_fork}, {"race", case_race}, {"loaded-before", case_loaded_before},
+    {"list", case_list},   {"open", case_open}, {"stream-id", case_stream_id}, {"use", case_use},
+    {"batch", case_batch}, {"fork", case_fork}, {"race", case_race},           {"loaded-before", case_loaded_before},
 };
 
 static int run_case(const char *name, const char *argument) {
@@ -169,7 +175,7 @@ static const char *run(const char *name, const char *argument, const char *libra
   return output;
 }
 
-static const char cuda_12[] = FAKE_DIR "12", cuda_11[] = FAKE_DIR "11", cuda_10[] = FAKE_DIR "10";
+static const char cuda_13[] = FAKE_DIR "13", cuda_12[] = FAKE_DIR "12", cuda_11[] = FAKE_DIR "11", cuda_10[] = FAKE_DIR "10";
 
 #define ENVIRONMENT(...) ((const char *const[]){__VA_ARGS__, NULL})
 
@@ -218,6 +224,13 @@ END_TEST
 START_TEST(optional_entries_answer_that_they_are_not_there) {
   ck_assert_str_eq(run("stream-id", "cuda:0", cuda_12, ENVIRONMENT("DROWSE_FAKE_MISSING", "cuStreamGetId")), "801\n");
   ck_assert_str_eq(run("stream-id", "cuda:0", cuda_12, NULL), "201\n"); /* there, and without a context */
+}
+END_TEST
+
+/* The one of 12.8 goes by the same name and takes other arguments. */
+START_TEST(an_entry_of_an_older_form_is_not_called) {
+  ck_assert_str_eq(run("batch", "cuda:0", cuda_12, NULL), "801\n");
+  ck_assert_str_eq(run("batch", "cuda:0", cuda_13, NULL), "1\n"); /* there, and without arguments */
 }
 END_TEST
 
@@ -315,6 +328,7 @@ int main(int argc, char **argv) {
   HARNESS_TEST(suite, all_that_a_driver_lacks_is_named_at_once);
   HARNESS_TEST(suite, a_long_list_of_missing_names_is_counted);
   HARNESS_TEST(suite, optional_entries_answer_that_they_are_not_there);
+  HARNESS_TEST(suite, an_entry_of_an_older_form_is_not_called);
   HARNESS_TEST(suite, a_driver_that_does_not_start_says_why);
   HARNESS_TEST(suite, devices_that_are_not_there);
   HARNESS_TEST(suite, devices_by_uuid);

@@ -111,6 +111,7 @@ static int child_calls(void) {
   STEP(32, UNINITIALISED(cu->EventSynchronize(NULL)));
   STEP(33, UNINITIALISED(cu->DeviceGetAttribute(&number, CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 0)));
   STEP(36, UNINITIALISED(cu->CtxRecordEvent(context, NULL)));
+  STEP(37, UNINITIALISED(cu->MemcpyBatchAsync(&ptr, &ptr, &bytes, 1, NULL, NULL, 0, stream)));
   STEP(34, cu->DriverGetVersion(&number) == CUDA_SUCCESS);
   STEP(35, dz_host_calls_after_fork() == calls + refused);
   return 0;

@@ -114,6 +114,47 @@ START_TEST(large_pageable_copies_arrive) {
 }
 END_TEST
 
+/* ---- many copies by one call */
+
+static CUresult copy_many(CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count, CUstream stream) {
+  CUmemcpyAttributes attributes = {.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM};
+  size_t attributes_from = 0;
+  return cu->MemcpyBatchAsync(to, from, bytes, count, &attributes, &attributes_from, 1, stream);
+}
+
+START_TEST(many_copies_go_by_one_call) {
+  struct gate gate;
+  CUdeviceptr host = (CUdeviceptr)(uintptr_t)pages;
+  CUdeviceptr in_to[] = {ptr, ptr + 512, ptr + 1024}, in_from[] = {host + 300, host + 100, host};
+  CUdeviceptr out_to[] = {host + 1000, host + 1100}, out_from[] = {ptr + 1024, ptr + 512};
+  size_t in_bytes[] = {100, 200, 50}, out_bytes[] = {50, 100};
+  for (unsigned i = 0; i < 400; i++) pages[i] = (unsigned char)(i * 7);
+  close_gate(&gate, independent);
+  ck_cu_ok(MemsetD8Async(ptr, 0, 4096, independent));
+  ck_assert_int_eq(copy_many(in_to, in_from, in_bytes, 3, independent), CUDA_SUCCESS);
+  ck_assert_int_eq(copy_many(out_to, out_from, out_bytes, 2, independent), CUDA_SUCCESS);
+  pages[1000] = 1; /* nothing has gone yet */
+  open_gate(&gate);
+  ck_cu_ok(StreamSynchronize(independent));
+  ck_assert_uint_eq(device_byte(ptr + 99), (unsigned char)(399 * 7));
+  ck_assert_uint_eq(device_byte(ptr + 100), 0);
+  ck_assert_int_eq(memcmp(pages + 1000, pages, 50), 0);
+  ck_assert_int_eq(memcmp(pages + 1100, pages + 100, 100), 0);
+}
+END_TEST
+
+START_TEST(many_copies_with_bad_arguments_are_refused) {
+  CUdeviceptr host = (CUdeviceptr)(uintptr_t)pages, to[] = {ptr, ptr + 512}, from[] = {host, host + 512};
+  size_t bytes[] = {8, 8}, nothing[] = {8, 0};
+  ck_assert_int_eq(copy_many(to, from, bytes, 2, NULL), CUDA_ERROR_INVALID_VALUE);
+  ck_assert_int_eq(copy_many(to, from, bytes, 2, CU_STREAM_LEGACY), CUDA_ERROR_INVALID_VALUE);
+  ck_assert_int_eq(copy_many(to, from, bytes, 0, blocking), CUDA_ERROR_INVALID_VALUE);
+  ck_assert_int_eq(copy_many(to, from, nothing, 2, blocking), CUDA_ERROR_INVALID_VALUE);
+  ck_cu(MemcpyBatchAsync(to, from, bytes, 2, NULL, NULL, 0, blocking), CUDA_ERROR_INVALID_VALUE);
+  ck_cu_ok(StreamSynchronize(blocking)); /* some may have been done */
+}
+END_TEST
+
 START_TEST(work_of_a_stream_is_in_order) {
   struct gate gate;
   close_gate(&gate, independent);
@@ -711,6 +752,8 @@ int main(void) {
   STREAM_TEST(suite, pageable_memory_is_read_at_the_call);
   STREAM_TEST(suite, pageable_memory_is_written_before_the_call_returns);
   STREAM_TEST(suite, large_pageable_copies_arrive);
+  STREAM_TEST(suite, many_copies_go_by_one_call);
+  STREAM_TEST(suite, many_copies_with_bad_arguments_are_refused);
   STREAM_TEST(suite, work_of_a_stream_is_in_order);
   STREAM_TEST(suite, work_on_one_waits_for_work_on_the_other);
   STREAM_TEST(suite, legacy_work_waits_for_blocking_streams);

@@ -31,6 +31,10 @@ static bool fails(const char *name) {
   X(MemHostRegister, (void *host, size_t bytes, unsigned int flags), (host, bytes, flags))                                      \
   X(MemcpyDtoHAsync, (void *to, CUdeviceptr from, size_t bytes, CUstream stream), (to, from, bytes, stream))                    \
   X(MemcpyHtoDAsync, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream), (to, from, bytes, stream))              \
+  X(MemcpyBatchAsync,                                                                                                           \
+    (CUdeviceptr * to, CUdeviceptr * from, size_t * bytes, size_t count, CUmemcpyAttributes * attributes,                       \
+     size_t * attributes_from, size_t attributes_count, CUstream stream),                                                       \
+    (to, from, bytes, count, attributes, attributes_from, attributes_count, stream))                                            \
   X(StreamCreate, (CUstream * stream, unsigned int flags), (stream, flags))                                                     \
   X(StreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status), (stream, status))                                     \
   X(EventCreate, (CUevent * event, unsigned int flags), (event, flags))                                                         \

@@ -174,6 +174,41 @@ CUresult dz_host_MemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes,
   return result == CUDA_SUCCESS ? dz_host_end(dz_work_send(stream, &work)) : result;
 }
 
+/* ---- many copies by one call: each side is what its address says */
+
+static CUresult send_between(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  struct work work = {.kind = WORK_COPY,
+                      .to_device = device_memory(to, bytes),
+                      .from_device = device_memory(from, bytes),
+                      .to = to,
+                      .from = from,
+                      .bytes = bytes};
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (work.to_device && work.from_device) return dz_work_send(stream, &work);
+  return send_host_copy(stream, &work, work.to_device ? from : to);
+}
+
+/* Those before one that is refused are on their way, as the driver has it. */
+static CUresult send_batch(CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count, CUstream stream) {
+  CUresult result = CUDA_SUCCESS;
+  for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++) result = send_between(to[i], from[i], bytes[i], stream);
+  return result;
+}
+
+CUresult dz_host_MemcpyBatchAsync(CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count, CUmemcpyAttributes *attributes,
+                                  size_t *attributes_from, size_t attributes_count, CUstream stream) {
+  CUresult result = dz_host_begin();
+  if (result != CUDA_SUCCESS) return result;
+  bool valid = to != NULL && from != NULL && bytes != NULL && count != 0 && attributes != NULL && attributes_from != NULL &&
+               attributes_count != 0 && attributes_count <= count && attributes_from[0] == 0 && stream != NULL &&
+               stream != CU_STREAM_LEGACY;
+  for (size_t i = 0; valid && i < attributes_count; i++) {
+    CUmemcpySrcAccessOrder order = attributes[i].srcAccessOrder;
+    valid = order > CU_MEMCPY_SRC_ACCESS_ORDER_INVALID && order <= CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
+  }
+  return dz_host_end(valid ? send_batch(to, from, bytes, count, stream) : CUDA_ERROR_INVALID_VALUE);
+}
+
 CUresult dz_host_MemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
   struct work work = {.kind = WORK_FILL, .to_device = true, .to = to, .bytes = bytes, .value = value};
   CUresult result = dz_host_begin();
