@@ -278,7 +278,7 @@ static double time_replace(struct crowd *crowd, size_t pairs) {
   return (bench_seconds(CLOCK_THREAD_CPUTIME_ID) - begun) / (double)pairs;
 }
 
-enum { CROWDS = 4 };
+enum { CROWDS = 5 };
 
 static void best_replaces(struct crowd *crowds, double *best) {
   size_t pairs[CROWDS];
@@ -311,11 +311,11 @@ static void measure_crowds(const char *sizes_name, const size_t *sizes, size_t l
 
 static void measure_random(size_t most) {
   drowse_stream stream = bench_stream_create();
-  const struct allocator *few[CROWDS] = {&bench_none, &bench_drowse, bench_jemalloc(), bench_cuda_async()};
-  const struct allocator *many[CROWDS] = {&bench_none, &bench_drowse, few[2], NULL};
+  const struct allocator *few[CROWDS] = {&bench_none, bench_floor(1000), &bench_drowse, bench_jemalloc(), bench_cuda_async()};
   printf("device\tallocator\tsizes\tlive\tns\n");
   measure_crowds("large", large_sizes, 1000, few, stream);
   measure_crowds("small", small_sizes, 1000, few, stream);
+  const struct allocator *many[CROWDS] = {&bench_none, bench_floor(most), &bench_drowse, few[3]};
   measure_crowds("small", small_sizes, most, many, stream);
   bench_stream_destroy(stream);
 }

@@ -5,11 +5,16 @@
 #include "allocator.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "device.h"
+
+enum { HUGE_PAGE = 2 << 20 };
 
 /* ---- drowse */
 
@@ -38,6 +43,64 @@ static void none_free(void *ptr, drowse_stream stream) {
 }
 
 const struct allocator bench_none = {"none", false, none_alloc, none_free};
+
+/* ---- the floor: a pointer is the number of its line */
+
+struct line {
+  _Alignas(64) struct line *next;
+  bool live;
+};
+
+static struct line *lines, *spare;
+static atomic_uint floor_lock;
+
+static void floor_take_lock(void) {
+  unsigned was = 0;
+  while (!atomic_compare_exchange_strong_explicit(&floor_lock, &was, 1, memory_order_acquire, memory_order_relaxed)) was = 0;
+}
+
+static void floor_let_go(void) {
+  atomic_store_explicit(&floor_lock, 0, memory_order_release);
+}
+
+static void *floor_alloc(size_t bytes, drowse_stream stream) {
+  (void)bytes;
+  (void)stream;
+  floor_take_lock();
+  struct line *line = spare;
+  if (line != NULL) {
+    spare = line->next;
+    line->live = true;
+  }
+  floor_let_go();
+  return line == NULL ? NULL : (void *)(uintptr_t)(line - lines + 1);
+}
+
+static void floor_free(void *ptr, drowse_stream stream) {
+  (void)stream;
+  struct line *line = &lines[(uintptr_t)ptr - 1];
+  floor_take_lock();
+  if (!line->live) bench_fail("the floor has a block twice");
+  line->live = false;
+  line->next = spare;
+  spare = line;
+  floor_let_go();
+}
+
+const struct allocator *bench_floor(size_t live) {
+  static const struct allocator allocator = {"floor", false, floor_alloc, floor_free};
+  size_t bytes = (live * sizeof *lines + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  free(lines);
+  lines = aligned_alloc(HUGE_PAGE, bytes);
+  if (lines == NULL) bench_fail("no memory for %zu lines", live);
+  (void)madvise(lines, bytes, MADV_HUGEPAGE);
+  spare = NULL;
+  for (size_t i = live; i-- > 0;) {
+    lines[i] = (struct line){.next = spare};
+    spare = &lines[i];
+  }
+  return &allocator;
+}
 
 /* ---- the driver's own: it is not among the entries that drowse uses */
 

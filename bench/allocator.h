@@ -23,6 +23,10 @@ extern const struct allocator bench_drowse;
 /* Does nothing: what is left is the loop round it. */
 extern const struct allocator bench_none;
 
+/* The least that an allocator for several threads can do: takes a lock, and looks at and changes one cache line that belongs to
+ * the block and to no other, of which it knows where it is. Has room for so many blocks at a time. */
+const struct allocator *bench_floor(size_t live);
+
 /* cuMemAllocAsync and cuMemFreeAsync, told to keep what is freed; NULL: the device has none. */
 const struct allocator *bench_cuda_async(void);
 

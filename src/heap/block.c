@@ -147,17 +147,26 @@ void dz_pool_flush(struct pool *pool) {
   for (unsigned i = 0; i < DZ_QUICK_SIZES; i++) flush(pool, &pool->quick[i]);
 }
 
-/* Where blocks of another size are kept they make way; where there are enough of this one, the block is a free one like others.
- */
+/* The one of a size's place that makes way: one without blocks, or the one that got none for longer. */
+static struct quick *victim_of(struct pool *pool, uint64_t bytes) {
+  size_t at = (size_t)(dz_quick_of(pool, bytes) - pool->quick) & ~(size_t)1;
+  struct quick *first = &pool->quick[at], *second = first + 1;
+  if (first->count == 0 || second->count == 0) return first->count == 0 ? first : second;
+  return first->freed_at < second->freed_at ? first : second;
+}
+
+/* Where blocks of other sizes are kept some make way; where there are enough of this one, the block is a free one like others. */
 void dz_block_end_unkept(struct pool *pool, struct block *block) {
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
   dz_block_make_unused(pool, block);
-  if (quick->last->range.bytes == block->range.bytes) {
+  if (quick->bytes == block->range.bytes) {
     make_free(pool, block, pool->frees);
-  } else {
-    flush(pool, quick);
-    dz_quick_push(pool, quick, block);
+    return;
   }
+  quick = victim_of(pool, block->range.bytes);
+  flush(pool, quick);
+  quick->bytes = block->range.bytes;
+  dz_quick_push(pool, quick, block);
 }
 
 void dz_block_hide(struct block *block) {

@@ -19,10 +19,15 @@ enum { DZ_CACHE_LINE = 64 };
 /* Blocks of one size that were freed last, the last one first, by range.bin_next (quick.h). */
 struct quick {
   struct block *last;
+  uint64_t bytes;    /* 0: of no size yet */
   uint64_t freed_at; /* when that was, by the pool's clock. Not in the block, where it would be one more cache line to write */
   unsigned count;
 };
-enum { DZ_QUICK_BITS = 6, DZ_QUICK_SIZES = 1 << DZ_QUICK_BITS, DZ_QUICK_BLOCKS = 64 }; /* of a pool; of a size */
+
+/* Sizes by hash, two of which have room at each place: of eight sizes among 64 places some two have the same one in every third
+ * program, among 32 some three in every twentieth. */
+enum { DZ_QUICK_BITS = 5, DZ_QUICK_WAYS = 2, DZ_QUICK_SIZES = DZ_QUICK_WAYS << DZ_QUICK_BITS };
+enum { DZ_QUICK_BLOCKS = 64 }; /* of a size */
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
 enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */
@@ -52,10 +57,11 @@ struct pool {
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;
   struct supply index_supply;
-  struct quick quick[DZ_QUICK_SIZES]; /* by hash: not joined yet with what is beside them. Empty while it is closed */
-  struct bins free;                   /* its free blocks */
-  struct bins holes;                  /* its holes */
-  struct bins stuck;                  /* what is not known to be either */
+  /* not joined yet with what is beside them; empty while it is closed. A place is a cache line */
+  _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_SIZES];
+  struct bins free;  /* its free blocks */
+  struct bins holes; /* its holes */
+  struct bins stuck; /* what is not known to be either */
 
   /* under the heap's lock */
   struct segment *segments;

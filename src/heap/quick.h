@@ -2,7 +2,7 @@
  *
  * The blocks of each size that were freed last. A server's requests come in few sizes, again and again: these blocks stay as they
  * are, in the index and not joined with what is beside them, for the next request of their size. A size's place is found by a
- * hash; sizes that share one make way for each other.
+ * hash; where more than two sizes share one they make way for each other.
  *
  * What is usual is here, to be inlined, and calls nothing. All with the pool's lock.
  */
@@ -11,8 +11,10 @@
 
 #include "heap/block.h"
 
+/* Where blocks of a size are kept, if they are: it may be another size's. */
 static inline struct quick *dz_quick_of(struct pool *pool, uint64_t bytes) {
-  return &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_QUICK_BITS)];
+  struct quick *place = &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_QUICK_BITS) << 1];
+  return place[0].bytes == bytes ? &place[0] : &place[1];
 }
 
 static inline void dz_quick_pop(struct quick *quick, struct block *block) {
@@ -34,7 +36,7 @@ static inline struct block *dz_quick_take(struct pool *pool, uint64_t asked, uin
   uint64_t bytes = dz_round_up(asked, DZ_UNIT);
   struct quick *quick = dz_quick_of(pool, bytes);
   struct block *block = quick->last;
-  if (block == NULL || block->range.bytes != bytes || (block->range.base & (alignment - 1)) != 0) return NULL;
+  if (block == NULL || quick->bytes != bytes || (block->range.base & (alignment - 1)) != 0) return NULL;
   dz_quick_pop(quick, block);
   dz_block_make_live(pool, block, asked);
   return block;
@@ -43,7 +45,7 @@ static inline struct block *dz_quick_take(struct pool *pool, uint64_t asked, uin
 /* Keeps a live block that nothing else uses, of an open pool; false: it has to make way, or others for it. */
 static inline bool dz_quick_keep(struct pool *pool, struct block *block) {
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
-  if (quick->last != NULL && (quick->count >= DZ_QUICK_BLOCKS || quick->last->range.bytes != block->range.bytes)) return false;
+  if (quick->bytes != block->range.bytes || quick->count >= DZ_QUICK_BLOCKS) return false;
   dz_block_make_unused(pool, block);
   dz_quick_push(pool, quick, block);
   return true;
