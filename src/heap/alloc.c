@@ -382,7 +382,7 @@ OUT_OF_LINE drowse_status allocate_special(drowse_heap *heap, size_t bytes, CUst
 
 /* No block of the size was kept. Lets the pool's lock go. */
 OUT_OF_LINE drowse_status cut_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
-  bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && dz_index_is_supplied(&pool->index_supply);
+  bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && pool->spare_chunks != NULL;
   void *base = supplied ? base_of(dz_block_take(pool, bytes, DZ_UNIT)) : NULL;
   dz_pool_unlock(pool);
   if (base == NULL) return allocate_special(heap, bytes, stream, ptr);

@@ -125,13 +125,13 @@ struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignmen
   dz_bins_drop(&pool->free, &block->range);
   block = dz_block_cut_out(block, dz_round_up(block->range.base, alignment), bytes);
   dz_block_make_live(pool, block, asked);
-  dz_index_add(&pool->tag->heap->index, block, &pool->index_supply);
+  dz_index_add(&pool->tag->heap->index, block, &pool->spare_chunks);
   return block;
 }
 
 static void make_free(struct pool *pool, struct block *block, uint64_t freed_at) {
   block->freed_at = freed_at;
-  dz_index_remove(&pool->tag->heap->index, block, &pool->index_supply);
+  dz_index_remove(&pool->tag->heap->index, block, &pool->spare_chunks);
   block->state = DZ_FREE;
   (void)dz_block_settle(block);
 }
@@ -172,7 +172,7 @@ void dz_block_end_unkept(struct pool *pool, struct block *block) {
 void dz_block_hide(struct block *block) {
   struct pool *pool = dz_pool_of(block);
   assert(block->state == DZ_LIVE);
-  dz_index_remove(&pool->tag->heap->index, block, &pool->index_supply);
+  dz_index_remove(&pool->tag->heap->index, block, &pool->spare_chunks);
 }
 
 void dz_block_end(struct block *block) {

@@ -167,19 +167,18 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
 }
 
 /* A heap's slabs, and how large their nodes are. */
-#define SLABS(X, heap)                                   \
-  X(&(heap)->page_slab, sizeof(struct tag_page))         \
-  X(&(heap)->tag_slab, sizeof(struct tag))               \
-  X(&(heap)->pool_slab, sizeof(struct pool))             \
-  X(&(heap)->stream_slab, sizeof(struct stream))         \
-  X(&(heap)->segment_slab, sizeof(struct segment))       \
-  X(&(heap)->extent_slab, sizeof(struct extent))         \
-  X(&(heap)->block_slab, sizeof(struct block))           \
-  X(&(heap)->use_slab, sizeof(struct use))               \
-  X(&(heap)->filed_slab, sizeof(struct filed))           \
-  X(&(heap)->index.branch_slab, sizeof(struct branch))   \
-  X(&(heap)->index.leaf_slab, sizeof(struct leaf))       \
-  X(&(heap)->index.handful_slab, sizeof(struct handful)) \
+#define SLABS(X, heap)                                 \
+  X(&(heap)->page_slab, sizeof(struct tag_page))       \
+  X(&(heap)->tag_slab, sizeof(struct tag))             \
+  X(&(heap)->pool_slab, sizeof(struct pool))           \
+  X(&(heap)->stream_slab, sizeof(struct stream))       \
+  X(&(heap)->segment_slab, sizeof(struct segment))     \
+  X(&(heap)->extent_slab, sizeof(struct extent))       \
+  X(&(heap)->block_slab, sizeof(struct block))         \
+  X(&(heap)->use_slab, sizeof(struct use))             \
+  X(&(heap)->filed_slab, sizeof(struct filed))         \
+  X(&(heap)->index.branch_slab, sizeof(struct branch)) \
+  X(&(heap)->index.leaf_slab, sizeof(struct leaf))     \
   X(&(heap)->index.chunk_slab, sizeof(struct chunk))
 
 static void init_slabs(drowse_heap *heap) {

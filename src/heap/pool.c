@@ -76,7 +76,7 @@ drowse_status dz_pool_supply(struct pool *pool, size_t nodes) {
     if (block == NULL) break;
     dz_pool_give_node(pool, block);
   }
-  if (pool->spare_count >= nodes && dz_index_supply(&heap->index, &pool->index_supply)) return DROWSE_OK;
+  if (pool->spare_count >= nodes && dz_index_supply(&heap->index, &pool->spare_chunks)) return DROWSE_OK;
   return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
 }
 

@@ -56,7 +56,7 @@ struct pool {
   uint64_t frees;      /* how many of them have been freed: the pool's clock */
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;
-  struct supply index_supply;
+  struct chunk *spare_chunks; /* for the index */
   /* not joined yet with what is beside them; empty while it is closed. A place is a cache line */
   _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_SIZES];
   struct bins free;  /* its free blocks */

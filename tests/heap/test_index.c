@@ -23,7 +23,7 @@
 enum { BLOCKS = 300, ROUNDS = 8000, LOOKS = 8 };
 
 static struct index tables;
-static struct supply supply;
+static struct chunk *spare;
 static struct block blocks[BLOCKS];
 static bool live[BLOCKS];
 static uint64_t state;
@@ -32,18 +32,16 @@ static void start(void) {
   memset(&tables, 0, sizeof tables);
   memset(blocks, 0, sizeof blocks);
   memset(live, 0, sizeof live);
-  supply = (struct supply){NULL, NULL};
+  spare = NULL;
   state = 1;
   dz_slab_init(&tables.branch_slab, sizeof(struct branch));
   dz_slab_init(&tables.leaf_slab, sizeof(struct leaf));
-  dz_slab_init(&tables.handful_slab, sizeof(struct handful));
   dz_slab_init(&tables.chunk_slab, sizeof(struct chunk));
 }
 
 static void finish(void) {
   dz_slab_end(&tables.branch_slab);
   dz_slab_end(&tables.leaf_slab);
-  dz_slab_end(&tables.handful_slab);
   dz_slab_end(&tables.chunk_slab);
 }
 
@@ -76,12 +74,12 @@ static void add(int i, uint64_t base, uint64_t bytes) {
   blocks[i].range = (struct range){.base = base, .bytes = bytes};
   live[i] = true;
   ck_assert(dz_index_cover(&tables, base, bytes));
-  ck_assert(dz_index_supply(&tables, &supply));
-  dz_index_add(&tables, &blocks[i], &supply);
+  ck_assert(dz_index_supply(&tables, &spare));
+  dz_index_add(&tables, &blocks[i], &spare);
 }
 
 static void drop(int i) {
-  dz_index_remove(&tables, &blocks[i], &supply);
+  dz_index_remove(&tables, &blocks[i], &spare);
   live[i] = false;
 }
 
@@ -178,14 +176,13 @@ START_TEST(what_has_gone_leaves_nothing_behind) {
   run_rounds();
   drop_all();
   size_t branches = tables.branch_slab.page_bytes, leaves = tables.leaf_slab.page_bytes;
-  size_t handfuls = tables.handful_slab.page_bytes, chunk_bytes = tables.chunk_slab.page_bytes;
+  size_t chunk_bytes = tables.chunk_slab.page_bytes;
   memset(blocks, 0, sizeof blocks);
   state = 1; /* the same once more */
   run_rounds();
   drop_all();
   ck_assert_uint_eq(tables.branch_slab.page_bytes, branches);
   ck_assert_uint_eq(tables.leaf_slab.page_bytes, leaves);
-  ck_assert_uint_eq(tables.handful_slab.page_bytes, handfuls);
   ck_assert_uint_eq(tables.chunk_slab.page_bytes, chunk_bytes);
 }
 END_TEST
