@@ -500,6 +500,35 @@ START_TEST(the_one_block_that_is_large_enough_is_found_among_many) {
 }
 END_TEST
 
+/* ---- which hole is filled */
+
+/* Leaves a hole of 20 MiB before a live block of a tag "a", behind which its memory ends. */
+static void *make_hole_before(size_t bytes) {
+  void *gone = alloc_tag("a", 20 * MIB), *kept = alloc_tag("a", bytes);
+  ck_ok(drowse_free(heap, gone));
+  (void)alloc_tag("b", 20 * MIB);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, (bytes + MIB) / (2 * MIB) * 2 * MIB);
+  count_creates();
+  return kept;
+}
+
+/* Behind the live block 1 MiB is free already; before it, where the hole fits better, nothing is. */
+START_TEST(the_hole_in_which_the_least_is_missing_is_filled) {
+  char *kept = make_hole_before(5 * MIB);
+  ck_assert_ptr_eq(alloc_tag("a", 17 * MIB), kept + 5 * MIB);
+  ck_assert_uint_eq(created_bytes, 16 * MIB);
+}
+END_TEST
+
+/* What the first leaves of its last page serves the second; in the small hole nothing would have had room behind it. */
+START_TEST(of_holes_in_which_as_much_is_missing_the_largest_is_filled) {
+  char *kept = make_hole_before(6 * MIB);
+  ck_assert_ptr_eq(alloc_tag("a", 17 * MIB), kept + 6 * MIB);
+  ck_assert_ptr_eq(alloc_tag("a", 17 * MIB), kept + 23 * MIB);
+  ck_assert_uint_eq(created_bytes, 34 * MIB);
+}
+END_TEST
+
 /* ---- growth while others take what is at hand */
 
 static struct pool *pool_of(const void *ptr) {
@@ -919,6 +948,8 @@ int main(void) {
   HEAP_TEST(suite, what_is_freed_during_a_capture_moves_after_it);
   HEAP_TEST(suite, a_capture_that_begins_while_its_stream_is_asked_survives);
   HARNESS_TEST(suite, the_one_block_that_is_large_enough_is_found_among_many);
+  HEAP_TEST(suite, the_hole_in_which_the_least_is_missing_is_filled);
+  HEAP_TEST(suite, of_holes_in_which_as_much_is_missing_the_largest_is_filled);
   HARNESS_TEST(suite, a_growth_that_gets_less_than_it_claimed_needs_no_luck);
   HARNESS_TEST(suite, every_call_of_a_growth_fails_once);
   HARNESS_TEST(suite, every_entry_of_a_growth_fails_for_ever);
