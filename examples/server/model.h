@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The weights: a file's bytes in device memory, under one tag.
+ */
+#ifndef SERVER_MODEL_H
+#define SERVER_MODEL_H
+
+#include "drowse.h"
+
+#define MODEL_TAG "weights"
+
+struct model {
+  drowse_heap *heap;
+  uint64_t bytes;
+  void **blocks; /* device addresses, which stay through every sleep */
+  size_t block_count;
+};
+
+/* Loads a file. False: not all of it could be loaded, and why has been said. model_unload() ends it in either case. */
+bool model_load(struct model *model, drowse_heap *heap, const char *path);
+
+/* Gives the list of blocks back; the blocks go with the heap. */
+void model_unload(struct model *model);
+
+/* Copies a range, which lies in the model, to host memory. The tag must be held. */
+drowse_status model_read(const struct model *model, void *out, uint64_t offset, size_t bytes);
+
+#endif

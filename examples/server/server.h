@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the server consists of.
+ */
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+#include "cache.h"
+#include "keeper.h"
+#include "model.h"
+#include "nap.h"
+#include "options.h"
+#include "tally.h"
+#include "tenant.h"
+
+struct server {
+  struct options options;
+  drowse_heap *heap;
+  struct model model;
+  struct cache cache;
+  struct keeper keeper;
+  struct nap nap;
+  struct tenant tenant;
+  struct tally tally;
+};
+
+#endif
