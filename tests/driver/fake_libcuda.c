@@ -9,12 +9,17 @@
  *   DROWSE_FAKE_INIT      "100": cuInit fails with that error
  *   DROWSE_FAKE_MIG       its devices are slices, by their names
  *   DROWSE_FAKE_NO_VMM    its devices have no virtual memory management
+ *   DROWSE_FAKE_FAULTS    "FILE": while there is such a file, one in 100 of the calls of driver/faults.h fails
  */
 #include "driver/host/state.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "driver/faults.h"
 
 #define EXPORTED(name) __asm__(name) __attribute__((visibility("default")))
 
@@ -79,6 +84,23 @@ static CUresult fake_DeviceGetAttribute(int *value, CUdevice_attribute attribute
   return result;
 }
 
+/* ---- faults */
+
+static bool fails(void) {
+  static atomic_uint_fast64_t calls;
+  const char *file = getenv("DROWSE_FAKE_FAULTS");
+  if (file == NULL || access(file, F_OK) != 0) return false;
+  uint64_t mixed = (atomic_fetch_add(&calls, 1) + 1) * UINT64_C(0x9e3779b97f4a7c15);
+  return (mixed >> 32) % 100 == 0;
+}
+
+#define FAULTY(name, parameters, arguments)                               \
+  static CUresult faulty_##name parameters {                              \
+    return fails() ? CUDA_ERROR_INVALID_VALUE : dz_host_##name arguments; \
+  }
+FAULTS(FAULTY)
+#undef FAULTY
+
 /* ---- finding entries */
 
 typedef void (*entry_point)(void);
@@ -106,13 +128,23 @@ static bool is_missing(const char *name) {
   return false;
 }
 
+/* The entry, or the one that stands before it and may fail. */
+static entry_point with_faults(const char *name, entry_point entry) {
+#define FAULTY(faulty, parameters, arguments) \
+  if (strcmp(name, "cu" #faulty) == 0) return (entry_point)faulty_##faulty;
+  FAULTS(FAULTY)
+#undef FAULTY
+  return entry;
+}
+
 static CUdriverProcAddressQueryResult find(const char *name, void **found, int version, cuuint64_t flags) {
   *found = NULL;
   if (flags == CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM || is_missing(name)) return CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
     if (strcmp(entries[i].name, name) != 0) continue;
     if (version < entries[i].version) return CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT;
-    memcpy(found, &entries[i].entry, sizeof *found);
+    const entry_point entry = with_faults(name, entries[i].entry);
+    memcpy(found, &entry, sizeof *found);
     return CU_GET_PROC_ADDRESS_SUCCESS;
   }
   return CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;

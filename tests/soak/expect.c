@@ -29,11 +29,18 @@ static bool is_refusal(const struct wire *wire) {
   return wire->status == 503 && wire->retry_after && wire->bytes > 0;
 }
 
+/* The driver fails because it is told to. */
+static bool is_failure(const struct wire *wire, const struct target *target) {
+  return target->faults != NULL && wire->status == 500 &&
+         (strstr(wire->body, "CUDA_ERROR_INVALID_VALUE") != NULL || strstr(wire->body, "the driver of ") != NULL);
+}
+
 enum verdict expect_range(struct wire *wire, const struct target *target, size_t offset, size_t bytes) {
   char path[96];
   (void)snprintf(path, sizeof path, "/weights?offset=%zu&bytes=%zu", offset, bytes);
   if (!wire_ask(wire, "GET", path)) return WRONG_ANSWER;
   if (is_refusal(wire)) return REFUSED;
+  if (is_failure(wire, target)) return FAILED;
   if (wire->status != 200 || wire->bytes != bytes) {
     (void)complain(wire, path, "these bytes, and no refusal");
     return WRONG_ANSWER;
@@ -51,9 +58,9 @@ bool expect_status(struct wire *wire, const char *method, const char *path, unsi
   return wire_ask(wire, method, path) && (wire->status == status || complain(wire, path, wanted));
 }
 
-bool expect_passing(struct wire *wire, const char *method, const char *path) {
-  return wire_ask(wire, method, path) &&
-         (wire->status == 200 || is_refusal(wire) || complain(wire, path, "200, or 503 with Retry-After and a reason"));
+bool expect_passing(struct wire *wire, const struct target *target, const char *method, const char *path) {
+  return wire_ask(wire, method, path) && (wire->status == 200 || is_refusal(wire) || is_failure(wire, target) ||
+                                          complain(wire, path, "200, or 503 with Retry-After and a reason"));
 }
 
 bool expect_state(struct wire *wire, const char *path, const char *state) {

@@ -64,6 +64,7 @@ static void range(struct worker *worker) {
   if (verdict == RIGHT) latency_add(&worker->totals.latency, ms);
   if (verdict == RIGHT && worker->wire.woke) latency_add(&worker->totals.first, ms);
   worker->totals.refusals += verdict == REFUSED;
+  worker->totals.failures += verdict == FAILED;
   worker->totals.wrong_bytes += verdict == WRONG_BYTES;
   worker->totals.wrong_answers += verdict == WRONG_ANSWER;
 }
@@ -83,11 +84,12 @@ static void break_off(struct worker *worker) {
 
 /* Something that may be refused; true: it was done. */
 static bool order(struct worker *worker, const char *path) {
-  if (!expect_passing(&worker->wire, "POST", path)) {
+  if (!expect_passing(&worker->wire, worker->load->target, "POST", path)) {
     worker->totals.wrong_answers++;
     return false;
   }
   worker->totals.refusals += worker->wire.status == 503;
+  worker->totals.failures += worker->wire.status == 500;
   return worker->wire.status == 200;
 }
 
@@ -181,6 +183,7 @@ static void add(struct totals *totals, struct totals *other) {
   totals->sleeps += other->sleeps;
   totals->wakes += other->wakes;
   totals->refusals += other->refusals;
+  totals->failures += other->failures;
   totals->naps += other->naps;
   totals->stops += other->stops;
   totals->wrong_bytes += other->wrong_bytes;

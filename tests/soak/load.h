@@ -10,7 +10,7 @@
 
 struct totals {
   uint64_t requests; /* all */
-  uint64_t ranges, aborts, sleeps, wakes, refusals, naps, stops;
+  uint64_t ranges, aborts, sleeps, wakes, refusals, failures, naps, stops;
   uint64_t wrong_bytes, wrong_answers;
   struct latency latency, first; /* of ranges that were answered; of the first after each sleep */
 };

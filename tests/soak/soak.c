@@ -31,6 +31,7 @@ static const char help[] =
     "  --tenant=BYTES          it was started with --tenant: what the tenant takes at most, with which the weights cannot wake\n"
     "  --naps                  it was started with an --idle of milliseconds\n"
     "  --stops                 it may be stopped for moments by SIGSTOP\n"
+    "  --faults=FILE           its driver fails now and then while there is FILE, which the soak makes and removes\n"
     "  --growth=MIB            how much its resident memory may grow after the warm-up; 0: as it likes; default: 32\n"
     "  --seed=N                default: 1\n";
 
@@ -57,12 +58,19 @@ static bool take_number(const char *text, uint64_t *number) {
 }
 
 static bool parse(struct options *options, int argc, char **argv) {
-  static const struct option names[] = {{"port", required_argument, NULL, 'p'},     {"pid", required_argument, NULL, 'P'},
-                                        {"file", required_argument, NULL, 'f'},     {"threads", required_argument, NULL, 't'},
-                                        {"requests", required_argument, NULL, 'r'}, {"seconds", required_argument, NULL, 's'},
-                                        {"tenant", required_argument, NULL, 'T'},   {"naps", no_argument, NULL, 'n'},
-                                        {"stops", no_argument, NULL, 'S'},          {"growth", required_argument, NULL, 'g'},
-                                        {"seed", required_argument, NULL, 'e'},     {0}};
+  static const struct option names[] = {{"port", required_argument, NULL, 'p'},
+                                        {"pid", required_argument, NULL, 'P'},
+                                        {"file", required_argument, NULL, 'f'},
+                                        {"threads", required_argument, NULL, 't'},
+                                        {"requests", required_argument, NULL, 'r'},
+                                        {"seconds", required_argument, NULL, 's'},
+                                        {"tenant", required_argument, NULL, 'T'},
+                                        {"naps", no_argument, NULL, 'n'},
+                                        {"stops", no_argument, NULL, 'S'},
+                                        {"growth", required_argument, NULL, 'g'},
+                                        {"seed", required_argument, NULL, 'e'},
+                                        {"faults", required_argument, NULL, 'F'},
+                                        {0}};
   uint64_t port = 0, pid = 0;
   *options = (struct options){.threads = 4, .requests = 2000, .growth_mib = 32, .seed = 1};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -74,9 +82,10 @@ static bool parse(struct options *options, int argc, char **argv) {
                 : option == 'T' ? take_number(optarg, &options->target.tenant_bytes)
                 : option == 'g' ? take_number(optarg, &options->growth_mib)
                 : option == 'e' ? take_number(optarg, &options->seed)
-                                : option == 'f' || option == 'n' || option == 'S';
+                                : option == 'f' || option == 'F' || option == 'n' || option == 'S';
     if (!good) return false;
     if (option == 'f') options->file = optarg;
+    if (option == 'F') options->target.faults = optarg;
     if (option == 'n') options->target.naps = true;
     if (option == 'S') options->target.stops = true;
   }
@@ -98,9 +107,9 @@ static bool map_file(struct target *target, const char *path) {
   return true;
 }
 
-/* ---- measuring: always in the same state, just woken, with nobody connected */
+/* ---- measuring: always in the same state, asleep, with nobody connected */
 
-/* A server that naps may be asleep again; its backup is there then instead. So it is measured asleep. */
+/* Once more to sleep: what the driver did not take back it is given again then. */
 static bool come_to_rest(struct wire *wire, const struct target *target) {
   uint64_t holds, stuck;
   if (target->tenant_bytes > 0 && !expect_tenant(wire, 0, true)) return false;
@@ -140,6 +149,7 @@ static void print_totals(struct totals *totals) {
   printf("%-22s %llu asked for, %zu by requests\n", "wakes", (count)totals->wakes, totals->first.count);
   printf("%-22s %llu\n", "stopped and continued", (count)totals->stops);
   printf("%-22s %llu\n", "refused (503)", (count)totals->refusals);
+  printf("%-22s %llu\n", "failed (500)", (count)totals->failures);
   printf("%-22s %llu\n", "wrong bytes", (count)totals->wrong_bytes);
   printf("%-22s %llu\n", "wrong answers", (count)totals->wrong_answers);
   latency_print(&totals->latency, "latency");
@@ -156,15 +166,25 @@ static bool judge(const struct options *options, const struct totals *totals, co
   return good;
 }
 
+static bool set_faults(const struct target *target, bool on) {
+  if (target->faults == NULL) return true;
+  int fd = on ? open(target->faults, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+  if (on ? fd < 0 : unlink(target->faults) != 0) return wrong("%s: %s", target->faults, strerror(errno));
+  return !on || close(fd) == 0;
+}
+
+/* A part of the load, and what the server has of the system afterwards. */
+static bool run_part(const struct options *options, unsigned quarters, struct totals *totals, struct measure *measure) {
+  const struct target *target = &options->target;
+  if (!set_faults(target, true)) return false;
+  load_run(target, (unsigned)options->threads, part(options, quarters), options->seed + quarters * options->threads, totals);
+  return set_faults(target, false) && take_measure(target, measure);
+}
+
 static bool run(const struct options *options) {
   struct totals totals = {0};
   struct measure begin, end;
-  const struct target *target = &options->target;
-  if (!drill(target)) return false;
-  load_run(target, (unsigned)options->threads, part(options, 1), options->seed, &totals);
-  if (!take_measure(target, &begin)) return false;
-  load_run(target, (unsigned)options->threads, part(options, 3), options->seed + options->threads, &totals);
-  if (!take_measure(target, &end)) return false;
+  if (!drill(&options->target) || !run_part(options, 1, &totals, &begin) || !run_part(options, 3, &totals, &end)) return false;
   print_totals(&totals);
   print_measure("after the warm-up", &begin);
   print_measure("at the end", &end);

@@ -36,4 +36,14 @@ serve "$@" --idle=0 --seal file
 soak --requests=400
 end_server TERM
 
+# With a driver that fails now and then.
+fake=$top_builddir/tests/driver/fake12
+if [ -e "$fake/libcuda.so.1" ]; then
+  DROWSE_FAKE_DEVICES=32MiB DROWSE_FAKE_FAULTS=$work/faults LD_LIBRARY_PATH=$fake${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  export DROWSE_FAKE_DEVICES DROWSE_FAKE_FAULTS LD_LIBRARY_PATH
+  serve "$@" --device=cuda:0 --idle=0 file
+  soak --requests=400 --faults=faults
+  end_server TERM
+fi
+
 finish
