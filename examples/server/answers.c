@@ -78,12 +78,12 @@ static bool get_range(const struct server *server, struct MHD_Connection *reques
   return false;
 }
 
-/* With the weights held. */
-static drowse_status read_held(struct server *server, void *out, uint64_t offset, size_t bytes) {
-  if (cache_get(&server->cache, out, offset, bytes)) return DROWSE_OK;
-  drowse_status status = model_read(&server->model, out, offset, bytes);
-  if (status == DROWSE_OK) cache_put(&server->cache, out, offset, bytes);
-  return status;
+/* With the weights held. Returns a CUresult. */
+static int read_held(struct server *server, void *out, uint64_t offset, size_t bytes) {
+  if (cache_get(&server->cache, out, offset, bytes)) return 0;
+  int code = model_read(&server->model, &server->device, out, offset, bytes);
+  if (code == 0) cache_put(&server->cache, out, offset, bytes);
+  return code;
 }
 
 /* Holds the weights for as long as the device is at work on the request, and not for as long as the client takes to read. */
@@ -95,9 +95,11 @@ static void read_weights(struct server *server, struct reply *reply, uint64_t of
     return;
   }
   if (reply->woke) tally_first(&server->tally, now_ns() - begun);
-  status = read_held(server, reply->body, offset, reply->bytes);
+  int code = read_held(server, reply->body, offset, reply->bytes);
   keeper_let_go(&server->keeper);
-  if (status != DROWSE_OK) reply_error(reply, status, "reading the weights");
+  if (code == 0) return;
+  reply_text(reply, MHD_HTTP_INTERNAL_SERVER_ERROR, "reading the weights: the driver of %s answers CUresult %d\n",
+             server->device.name, code);
 }
 
 void answer_weights(struct server *server, struct MHD_Connection *request, struct reply *reply) {

@@ -2,9 +2,10 @@
  *
  * Answers kept in device memory, under a tag of their own that sleeps without contents.
  *
- * After waking, the memory is there again and holds anything at all: each slot remembers after how many sleeps it was filled, and
- * counts only while there has been no other. Forgetting the slots in a hook that runs when the tag has woken would be too late:
- * other threads may use a tag before the hook has run.
+ * They are copied by drowse_copy_in() and drowse_copy_out(), which take care of themselves; the tag is held so that the memory is
+ * the same from the look at a slot to the copy. After waking, the memory is there again and holds anything at all: each slot
+ * remembers after how many sleeps it was filled, and counts only while there has been no other. Forgetting the slots in a hook
+ * that runs when the tag has woken would be too late: other threads may use a tag before the hook has run.
  */
 #include "cache.h"
 

@@ -3,9 +3,10 @@
  * An example: a server that uses drowse. It serves a file's bytes over HTTP from the memory of a GPU, gives that memory back
  * while nobody asks, and has it again for the next request, at the same addresses. What there is to see:
  *
- *   model     memory with a tag                           keeper   sleeping and waking, and holds: who may use the memory when
+ *   model     memory with a tag, loaded from a file       keeper   sleeping and waking, and holds: who may use the memory when
  *   cache     a tag that sleeps without contents          nap      when to sleep
- *   tenant    what the pressure hook asks for memory      answers  what a request does; http: how it comes
+ *   device    the server's own work on its memory         answers  what a request does; http: how it comes
+ *   tenant    what the pressure hook asks for memory
  *
  * Try:
  *
@@ -92,11 +93,16 @@ static bool run_cached(struct server *server, const sigset_t *signals) {
   return done;
 }
 
-static bool run_open(struct server *server, const sigset_t *signals) {
-  const struct options *options = &server->options;
-  if (options->tenant && !tenant_start(&server->tenant, options->device)) return false;
-  bool done = model_load(&server->model, server->heap, options->file) && run_cached(server, signals);
+static bool run_with_device(struct server *server, const sigset_t *signals) {
+  bool done = model_load(&server->model, server->heap, server->options.file) && run_cached(server, signals);
   model_unload(&server->model);
+  return done;
+}
+
+static bool run_open(struct server *server, const sigset_t *signals) {
+  if (server->options.tenant && !tenant_start(&server->tenant, server->options.device)) return false;
+  bool done = device_start(&server->device, server->heap) && run_with_device(server, signals);
+  device_end(&server->device, server->heap);
   return done;
 }
 

@@ -96,13 +96,13 @@ void model_unload(struct model *model) {
   free(model->blocks);
 }
 
-drowse_status model_read(const struct model *model, void *out, uint64_t offset, size_t bytes) {
-  drowse_status status = DROWSE_OK;
-  for (size_t done = 0; status == DROWSE_OK && done < bytes;) {
+int model_read(const struct model *model, const struct device *device, void *out, uint64_t offset, size_t bytes) {
+  int code = 0;
+  for (size_t done = 0; code == 0 && done < bytes;) {
     size_t index = (size_t)((offset + done) / BLOCK_BYTES), skip = (size_t)((offset + done) % BLOCK_BYTES);
     size_t there = block_bytes(model, index) - skip, part = bytes - done < there ? bytes - done : there;
-    status = drowse_copy_out(model->heap, (char *)out + done, (char *)model->blocks[index] + skip, part);
+    code = device_read(device, (char *)out + done, (char *)model->blocks[index] + skip, part);
     done += part;
   }
-  return status;
+  return code;
 }

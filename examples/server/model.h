@@ -5,7 +5,7 @@
 #ifndef SERVER_MODEL_H
 #define SERVER_MODEL_H
 
-#include "drowse.h"
+#include "device.h"
 
 #define MODEL_TAG "weights"
 
@@ -22,7 +22,7 @@ bool model_load(struct model *model, drowse_heap *heap, const char *path);
 /* Gives the list of blocks back; the blocks go with the heap. */
 void model_unload(struct model *model);
 
-/* Copies a range, which lies in the model, to host memory. The tag must be held. */
-drowse_status model_read(const struct model *model, void *out, uint64_t offset, size_t bytes);
+/* Has the device read a range, which lies in the model. The tag must be held. Returns a CUresult; 0: it is done. */
+int model_read(const struct model *model, const struct device *device, void *out, uint64_t offset, size_t bytes);
 
 #endif

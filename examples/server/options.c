@@ -26,7 +26,7 @@ static const char help[] =
     "  POST /tenant?bytes=N&yields=1    with --tenant: has the tenant hold N bytes, and yield them when asked, or not\n"
     "\n"
     "  -p, --port=PORT          default: any that is free\n"
-    "  -d, --device=DEVICE      cuda:N, cuda:GPU-<uuid>, host, host:SIZE, auto; default: $DROWSE_DEVICE, else cuda:0\n"
+    "  -d, --device=DEVICE      cuda:N, host, host:SIZE, auto; default: $DROWSE_DEVICE, else cuda:0\n"
     "  -i, --idle=MS            sleeps when there has been no request for so long; 0: never by itself; default: 60000\n"
     "  -w, --deadline=MS        how long a request waits for the weights; default: 10000\n"
     "  -m, --patience=MS        how long waking waits for device memory that others have, before it says so; default: 1000\n"

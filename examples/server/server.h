@@ -6,6 +6,7 @@
 #define SERVER_SERVER_H
 
 #include "cache.h"
+#include "device.h"
 #include "keeper.h"
 #include "model.h"
 #include "nap.h"
@@ -16,6 +17,7 @@
 struct server {
   struct options options;
   drowse_heap *heap;
+  struct device device;
   struct model model;
   struct cache cache;
   struct keeper keeper;

@@ -25,10 +25,10 @@ void tenant_end(struct tenant *tenant) {
   (void)pthread_mutex_destroy(&tenant->lock);
 }
 
-/* To the device, not only to the tenant's heap, which would keep it for the tenant's next block. With the lock. */
+/* To the device, not only to the tenant's heap, which would keep it for the tenant's next block. Also what the driver would not
+ * take the last time. With the lock. */
 static drowse_status give_back(struct tenant *tenant) {
-  if (tenant->figures.bytes == 0) return DROWSE_OK;
-  drowse_status status = drowse_tag_clear(tenant->heap, TENANT_TAG);
+  drowse_status status = tenant->figures.bytes == 0 ? DROWSE_OK : drowse_tag_clear(tenant->heap, TENANT_TAG);
   tenant->figures.bytes = 0;
   return status == DROWSE_OK ? drowse_trim(tenant->heap, 0) : status;
 }

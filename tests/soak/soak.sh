@@ -23,7 +23,7 @@ soak() { # OPTION...
 
 # Told to sleep; the whole backup in host memory.
 serve "$@" --idle=0 file
-soak --requests=800
+soak --requests=400
 end_server TERM
 
 # By itself; what does not fit in 8 MiB of host memory in a file.
@@ -31,9 +31,9 @@ serve "$@" --idle=2 --backup-limit=8MiB --directory=. file
 soak --requests=400 --naps
 end_server INT
 
-# A sealed backup, which is kept.
+# A sealed backup, which is kept: a sleep takes the memory away at once, and finds who uses it without a hold.
 serve "$@" --idle=0 --seal file
-soak --requests=400
+soak --requests=800
 end_server TERM
 
 # With a driver that fails now and then.
