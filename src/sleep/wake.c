@@ -302,7 +302,10 @@ static drowse_status run(struct drowse_op *op) {
     return status;
   }
   dz_heap_retry_unreleased(op->heap);
-  for (const struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) dz_op_expect(op, copied_bytes(op, tag));
+  for (struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
+    (void)dz_tag_unmap(tag); /* what is stuck: there may be no memory beside it */
+    dz_op_expect(op, copied_bytes(op, tag));
+  }
   status = wake_all(op);
   dz_heap_close_files(op->heap);
   dz_heap_trim_backups(op->heap);

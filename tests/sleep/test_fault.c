@@ -189,6 +189,21 @@ START_TEST(what_cannot_be_released_is_tried_again) {
 }
 END_TEST
 
+/* There is no memory for it beside what is stuck. */
+START_TEST(a_tag_wakes_in_place_of_what_is_stuck) {
+  void *large = alloc_tag("large", 20 * MIB);
+  write_pattern(large, 20 * MIB, 7);
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(sleep_all(), DROWSE_ERR_DRIVER);
+  ck_assert_uint_lt(device_free_bytes(), 20 * MIB);
+  disarm();
+  ck_ok(wake_all_tags());
+  ck_assert(has_pattern(large, 20 * MIB, 7));
+  ck_whole();
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+}
+END_TEST
+
 START_TEST(what_is_stuck_goes_with_the_heap) {
   heap->device.driver.MemUnmap = refuse_to_unmap;
   ck_status(sleep_all(), DROWSE_ERR_DRIVER);
@@ -204,6 +219,7 @@ int main(void) {
   HARNESS_TEST(suite, every_call_of_a_wake_fails_once);
   SMALL_TEST(suite, what_cannot_be_unmapped_is_tried_again);
   SMALL_TEST(suite, what_cannot_be_released_is_tried_again);
+  SMALL_TEST(suite, a_tag_wakes_in_place_of_what_is_stuck);
   SMALL_TEST(suite, what_is_stuck_goes_with_the_heap);
   return harness_run(suite);
 }
