@@ -184,11 +184,13 @@ static bool run_part(const struct options *options, unsigned quarters, struct to
 static bool run(const struct options *options) {
   struct totals totals = {0};
   struct measure begin, end;
-  if (!drill(&options->target) || !run_part(options, 1, &totals, &begin) || !run_part(options, 3, &totals, &end)) return false;
+  bool good = drill(&options->target) && run_part(options, 1, &totals, &begin) && run_part(options, 3, &totals, &end);
   print_totals(&totals);
-  print_measure("after the warm-up", &begin);
-  print_measure("at the end", &end);
-  bool good = judge(options, &totals, &begin, &end);
+  if (good) {
+    print_measure("after the warm-up", &begin);
+    print_measure("at the end", &end);
+    good = judge(options, &totals, &begin, &end);
+  }
   latency_end(&totals.latency);
   latency_end(&totals.first);
   return good;
