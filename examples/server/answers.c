@@ -17,7 +17,8 @@ enum { BYTES_MOST = 4 << 20 };
 
 /* ---- replies */
 
-static void set_text(struct reply *reply, unsigned status, const char *format, va_list arguments) {
+__attribute__((format(printf, 3, 0))) static void set_text(struct reply *reply, unsigned status, const char *format,
+                                                           va_list arguments) {
   char *text;
   int length = vasprintf(&text, format, arguments);
   reply->status = length < 0 ? MHD_HTTP_INTERNAL_SERVER_ERROR : status;
