@@ -522,8 +522,8 @@ typedef struct drowse_wake_options {
  * full for instance; DROWSE_ERR_CORRUPT: a sealed tag's contents have changed (looked at with DROWSE_DEBUG_SEAL=1 in the
  * environment when the heap is opened); DROWSE_ERR_POISONED; DROWSE_ERR_DEVICE_LOST; DROWSE_ERR_UNSUPPORTED; DROWSE_ERR_SYSTEM:
  * no thread could be started. DROWSE_ERR_DRIVER: nothing changed, or, if drowse_stats.stuck_bytes has grown, the tags are asleep
- * and whole and the driver would not take some pages back, which is tried again at the next sleep, wake, trim and close. Since
- * 0.1. */
+ * and whole and the driver would not take some pages back, which is tried again by the next sleep or wake that moves a tag, by
+ * trim, for want of memory, and by close. Since 0.1. */
 DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
                                       const drowse_sleep_options *options);
 

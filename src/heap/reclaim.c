@@ -262,7 +262,30 @@ static struct claims claim_stuck(drowse_heap *heap) {
   return claims;
 }
 
-static uint64_t retry_stuck(drowse_heap *heap) {
+/* Pinned, a sleeping tag neither wakes nor is discarded, and nobody else looks at its segments. */
+static uint64_t retry_asleep(drowse_heap *heap) {
+  uint64_t stuck_bytes = 0;
+  dz_lock(&heap->lock);
+  for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    if (tag->state != DROWSE_ASLEEP || tag->unmapping) continue;
+    tag->unmapping = true;
+    dz_tag_pin(tag);
+    dz_unlock(&heap->lock);
+    stuck_bytes += dz_tag_unmap(tag);
+    dz_lock(&heap->lock);
+    dz_tag_unpin(tag);
+    tag->unmapping = false;
+  }
+  dz_unlock(&heap->lock);
+  return stuck_bytes;
+}
+
+uint64_t dz_heap_retry(drowse_heap *heap) {
+  dz_heap_retry_unreleased(heap);
+  return retry_asleep(heap);
+}
+
+static uint64_t retry_awake(drowse_heap *heap) {
   uint64_t stuck_bytes = 0;
   dz_lock(&heap->lock);
   struct claims claims = claim_stuck(heap);
@@ -321,8 +344,7 @@ drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t
   if (status != DROWSE_OK) return status;
   dz_pending_poll(heap, true);
   dz_heap_look(heap);
-  dz_heap_retry_unreleased(heap);
-  uint64_t stuck_bytes = retry_stuck(heap);
+  uint64_t stuck_bytes = dz_heap_retry(heap) + retry_awake(heap);
   while (give_some(heap, keep_bytes, given_bytes, &stuck_bytes)) {
   }
   dz_lock(&heap->lock);

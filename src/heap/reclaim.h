@@ -33,6 +33,10 @@ void dz_claims_drop(struct claims *claims);
 uint64_t dz_claims_lift(const struct claims *claims, struct extent **list);
 void dz_claims_end(struct claims *claims);
 
+/* Tries again to give back what the driver would not take: handles, and what sleeping tags have mapped. Returns how much of the
+ * latter still is. Without locks; the guard entered. */
+uint64_t dz_heap_retry(drowse_heap *heap);
+
 /* Waits for the work on the device, if there is unused memory, and gives free blocks' whole extents back until at most keep_bytes
  * of unused memory are mapped; adds what went back to *given_bytes. What is freed during the wait stays. Without locks; the guard
  * entered. BUSY: as dz_drain() says, and nothing went back; DRIVER: some is stuck. */

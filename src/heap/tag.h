@@ -40,6 +40,7 @@ struct tag {
   atomic_uint held; /* how many holds users have; DZ_HOLDS_WAIT: it is not awake. Changed without the lock while it is */
   uint32_t pins;    /* drowse's own: a segment grows, a block is copied; never for longer than one call */
   bool discarded;   /* it sleeps without contents */
+  bool unmapping;   /* it sleeps, and somebody tries again to unmap what is stuck */
 
   /* while a call looks at its arguments */
   bool named;

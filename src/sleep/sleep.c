@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/options.h"
 #include "heap/pending.h"
+#include "heap/reclaim.h"
 #include "heap/stream.h"
 #include "sleep/copy.h"
 #include "sleep/reserve.h"
@@ -132,7 +133,7 @@ static drowse_status run(struct drowse_op *op) {
     stay_awake(op);
   } else {
     /* The commit point. Every byte that is to be kept has a backup. */
-    dz_heap_retry_unreleased(op->heap);
+    (void)dz_heap_retry(op->heap);
     status = let_all_go(op);
   }
   dz_heap_close_files(op->heap);

@@ -145,7 +145,7 @@ END_TEST
 static CUresult refuse_to_unmap(CUdeviceptr ptr, size_t size) {
   (void)ptr;
   (void)size;
-  return CUDA_ERROR_INVALID_VALUE;
+  return CUDA_ERROR_NOT_PERMITTED;
 }
 
 static CUresult refuse_to_release(CUmemGenericAllocationHandle handle) {
@@ -204,6 +204,49 @@ START_TEST(a_tag_wakes_in_place_of_what_is_stuck) {
 }
 END_TEST
 
+static void ck_tried_again_asleep(drowse_status (*try_again)(void)) {
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(sleep_all(), DROWSE_ERR_DRIVER);
+  ck_status(drowse_trim(heap, 0), DROWSE_ERR_DRIVER);
+  ck_assert_uint_gt(stats_of(NULL).stuck_bytes, 0);
+  disarm();
+  ck_ok(try_again());
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+  ck_assert_uint_eq(device_free_bytes(), 32 * MIB);
+  ck_assert_int_eq(stats_of(NULL).state, DROWSE_ASLEEP);
+  ck_whole();
+  ck_ok(wake_all_tags());
+  ck_whole();
+}
+
+static drowse_status trim_all(void) {
+  return drowse_trim(heap, 0);
+}
+
+START_TEST(what_sleeping_tags_have_stuck_goes_with_the_next_trim) {
+  ck_tried_again_asleep(trim_all);
+}
+END_TEST
+
+static drowse_status sleep_another(void) {
+  (void)alloc_tag("another", MIB);
+  return sleep_all();
+}
+
+START_TEST(what_sleeping_tags_have_stuck_goes_with_the_next_sleep) {
+  ck_tried_again_asleep(sleep_another);
+}
+END_TEST
+
+START_TEST(what_sleeping_tags_have_stuck_makes_room_for_others) {
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(sleep_all(), DROWSE_ERR_DRIVER);
+  disarm();
+  (void)alloc_tag("large", 32 * MIB);
+  ck_assert_uint_eq(stats_of(NULL).stuck_bytes, 0);
+}
+END_TEST
+
 START_TEST(what_is_stuck_goes_with_the_heap) {
   heap->device.driver.MemUnmap = refuse_to_unmap;
   ck_status(sleep_all(), DROWSE_ERR_DRIVER);
@@ -220,6 +263,9 @@ int main(void) {
   SMALL_TEST(suite, what_cannot_be_unmapped_is_tried_again);
   SMALL_TEST(suite, what_cannot_be_released_is_tried_again);
   SMALL_TEST(suite, a_tag_wakes_in_place_of_what_is_stuck);
+  SMALL_TEST(suite, what_sleeping_tags_have_stuck_goes_with_the_next_trim);
+  SMALL_TEST(suite, what_sleeping_tags_have_stuck_goes_with_the_next_sleep);
+  SMALL_TEST(suite, what_sleeping_tags_have_stuck_makes_room_for_others);
   SMALL_TEST(suite, what_is_stuck_goes_with_the_heap);
   return harness_run(suite);
 }
