@@ -280,11 +280,6 @@ static uint64_t retry_asleep(drowse_heap *heap) {
   return stuck_bytes;
 }
 
-uint64_t dz_heap_retry(drowse_heap *heap) {
-  dz_heap_retry_unreleased(heap);
-  return retry_asleep(heap);
-}
-
 static uint64_t retry_awake(drowse_heap *heap) {
   uint64_t stuck_bytes = 0;
   dz_lock(&heap->lock);
@@ -296,6 +291,12 @@ static uint64_t retry_awake(drowse_heap *heap) {
   dz_lock(&heap->lock);
   dz_claims_end(&claims);
   dz_unlock(&heap->lock);
+  return stuck_bytes;
+}
+
+uint64_t dz_heap_retry_stuck(drowse_heap *heap) {
+  uint64_t stuck_bytes = retry_awake(heap) + retry_asleep(heap);
+  dz_heap_retry_unreleased(heap);
   return stuck_bytes;
 }
 
@@ -344,7 +345,7 @@ drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t
   if (status != DROWSE_OK) return status;
   dz_pending_poll(heap, true);
   dz_heap_look(heap);
-  uint64_t stuck_bytes = dz_heap_retry(heap) + retry_awake(heap);
+  uint64_t stuck_bytes = dz_heap_retry_stuck(heap);
   while (give_some(heap, keep_bytes, given_bytes, &stuck_bytes)) {
   }
   dz_lock(&heap->lock);

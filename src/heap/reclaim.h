@@ -33,9 +33,9 @@ void dz_claims_drop(struct claims *claims);
 uint64_t dz_claims_lift(const struct claims *claims, struct extent **list);
 void dz_claims_end(struct claims *claims);
 
-/* Tries again to give back what the driver would not take: handles, and what sleeping tags have mapped. Returns how much of the
- * latter still is. Without locks; the guard entered. */
-uint64_t dz_heap_retry(drowse_heap *heap);
+/* Tries once more to give back what the driver would not take: of awake tags, of sleeping ones, and handles that are mapped
+ * nowhere. Returns how many bytes are still mapped. Without locks; the guard entered. */
+uint64_t dz_heap_retry_stuck(drowse_heap *heap);
 
 /* Waits for the work on the device, if there is unused memory, and gives free blocks' whole extents back until at most keep_bytes
  * of unused memory are mapped; adds what went back to *given_bytes. What is freed during the wait stays. Without locks; the guard

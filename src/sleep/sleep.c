@@ -133,7 +133,7 @@ static drowse_status run(struct drowse_op *op) {
     stay_awake(op);
   } else {
     /* The commit point. Every byte that is to be kept has a backup. */
-    (void)dz_heap_retry(op->heap);
+    (void)dz_heap_retry_stuck(op->heap);
     status = let_all_go(op);
   }
   dz_heap_close_files(op->heap);
@@ -235,6 +235,22 @@ static drowse_status begin_all(drowse_heap *heap, struct drowse_op *op) {
   return DROWSE_OK;
 }
 
+/* Whether the driver has not taken something back. With the heap's lock. */
+static bool is_stuck(const drowse_heap *heap) {
+  bool stuck = heap->unreleased != NULL;
+  for (const struct tag *tag = heap->tags; tag != NULL && !stuck; tag = tag->next) stuck = tag->stuck_bytes > 0;
+  return stuck;
+}
+
+/* With nothing to put to sleep: what an earlier call could not give back. */
+static drowse_status retry_stuck(drowse_heap *heap) {
+  struct guard guard;
+  drowse_status status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
+  (void)dz_heap_retry_stuck(heap);
+  return dz_guard_leave(&guard, DROWSE_OK);
+}
+
 /* Makes the operation, the tags' motion begun; NULL: failure in *status. */
 static struct drowse_op *prepare(drowse_heap *heap, const drowse_rule *rules, size_t count, const drowse_sleep_options *given,
                                  drowse_status *status) {
@@ -257,7 +273,9 @@ static struct drowse_op *prepare(drowse_heap *heap, const drowse_rule *rules, si
   dz_lock(&heap->lock);
   *status = apply_rules(heap, rules, count);
   if (*status == DROWSE_OK) *status = begin_all(heap, op);
+  bool sticks = op->tags == NULL && is_stuck(heap);
   dz_unlock(&heap->lock);
+  if (*status == DROWSE_OK && sticks) *status = retry_stuck(heap);
   return op;
 }
 

@@ -301,7 +301,7 @@ static drowse_status run(struct drowse_op *op) {
     stay_asleep(op->heap, op->tags);
     return status;
   }
-  (void)dz_heap_retry(op->heap);
+  (void)dz_heap_retry_stuck(op->heap);
   for (struct tag *tag = op->tags; tag != NULL; tag = tag->op_next) {
     (void)dz_tag_unmap(tag); /* what is stuck: there may be no memory beside it */
     dz_op_expect(op, copied_bytes(op, tag));
