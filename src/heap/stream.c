@@ -119,9 +119,15 @@ CUstream dz_stream_waitable(CUstream handle) {
   return (uint64_t)(uintptr_t)handle == DZ_PER_THREAD_HANDLE ? NULL : handle;
 }
 
-bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {
+/* CUDA_SUCCESS: it is not. */
+static CUresult ask_capture(const drowse_heap *heap, CUstream stream) {
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  return heap->device.driver.StreamIsCapturing(stream, &capture) != CUDA_SUCCESS || capture != CU_STREAM_CAPTURE_STATUS_NONE;
+  CUresult code = heap->device.driver.StreamIsCapturing(stream, &capture);
+  return code == CUDA_SUCCESS && capture != CU_STREAM_CAPTURE_STATUS_NONE ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : code;
+}
+
+bool dz_stream_is_capturing(const drowse_heap *heap, CUstream stream) {
+  return ask_capture(heap, stream) != CUDA_SUCCESS;
 }
 
 bool dz_stream_begin(drowse_heap *heap, struct stream *stream) {
@@ -140,15 +146,16 @@ void dz_stream_end(drowse_heap *heap, struct stream *stream) {
 
 /* Another thread may begin a capture at any moment. An event that is recorded within one does it no harm, so the stream is looked
  * at again behind it. */
-static bool mark(const drowse_heap *heap, CUstream handle, CUevent event) {
+static CUresult mark(const drowse_heap *heap, CUstream handle, CUevent event) {
   CUstream stream = dz_stream_waitable(handle);
-  return !dz_stream_is_capturing(heap, stream) && heap->device.driver.EventRecord(event, stream) == CUDA_SUCCESS &&
-         !dz_stream_is_capturing(heap, stream);
+  CUresult code = ask_capture(heap, stream);
+  if (code == CUDA_SUCCESS) code = heap->device.driver.EventRecord(event, stream);
+  return code == CUDA_SUCCESS ? ask_capture(heap, stream) : code;
 }
 
 bool dz_stream_mark(drowse_heap *heap, struct stream *stream, CUevent event) {
   if (!dz_stream_begin(heap, stream)) return false;
-  bool marked = mark(heap, stream->handle, event);
+  bool marked = mark(heap, stream->handle, event) == CUDA_SUCCESS;
   dz_stream_end(heap, stream);
   return marked;
 }
@@ -204,23 +211,25 @@ static drowse_status wait_event(const drowse_heap *heap, CUevent event, int64_t 
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
 }
 
-static drowse_status say_unmarked(const drowse_heap *heap, CUstream stream) {
+static drowse_status say_unmarked(const drowse_heap *heap, CUstream stream, CUresult code) {
   drowse_status status = check_capture(heap, stream);
-  return status != DROWSE_OK ? status : dz_error(DROWSE_ERR_DRIVER, "the work on stream %p could not be marked", (void *)stream);
+  if (status != DROWSE_OK) return status;
+  return dz_driver_error(&heap->device.driver, code, "marking the work on stream %p", (void *)stream);
 }
 
 /* Waits for what is now on a stream of the caller's. */
 static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
-  return mark(heap, stream, event) ? wait_event(heap, event, deadline) : say_unmarked(heap, stream);
+  CUresult code = mark(heap, stream, event);
+  return code == CUDA_SUCCESS ? wait_event(heap, event, deadline) : say_unmarked(heap, stream, code);
 }
 
 /* The same for one that we know; once it is retired its work was its owner's to wait for. */
 static drowse_status drain_known(drowse_heap *heap, struct stream *stream, CUevent event, int64_t deadline) {
   if (!dz_stream_begin(heap, stream)) return DROWSE_OK;
-  bool marked = mark(heap, stream->handle, event);
-  drowse_status status = marked ? DROWSE_OK : say_unmarked(heap, stream->handle);
+  CUresult code = mark(heap, stream->handle, event);
+  drowse_status status = code == CUDA_SUCCESS ? DROWSE_OK : say_unmarked(heap, stream->handle, code);
   dz_stream_end(heap, stream);
-  return marked ? wait_event(heap, event, deadline) : status;
+  return code == CUDA_SUCCESS ? wait_event(heap, event, deadline) : status;
 }
 
 static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, int64_t deadline) {
@@ -296,7 +305,7 @@ static CUevent mark_end(const drowse_heap *heap, CUstream handle) {
   const struct driver *driver = &heap->device.driver;
   CUevent event;
   if (driver->EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return NULL;
-  if (mark(heap, handle, event)) return event;
+  if (mark(heap, handle, event) == CUDA_SUCCESS) return event;
   (void)driver->EventDestroy(event);
   return NULL;
 }
