@@ -70,27 +70,20 @@ DROWSE_API const char *drowse_version(void) {
 
 static DZ_TLS struct error *failure;          /* this thread's, NULL before its first */
 static DZ_TLS drowse_status failure_unstored; /* ... for which there was no memory */
-static pthread_key_t failure_key;
-static pthread_once_t failure_once = PTHREAD_ONCE_INIT;
-static bool failure_key_made;
+static struct thread_key failure_key;
 
 static void failure_end(void *record) {
   failure = NULL;
   free(record);
 }
 
-static void failure_init(void) {
-  failure_key_made = pthread_key_create(&failure_key, failure_end) == 0;
-}
-
 /* This thread's record, made if need be; NULL: no memory. Without a key nothing would free it, so then there is none either. */
 static struct error *failure_record(void) {
   if (failure != NULL) return failure;
-  (void)pthread_once(&failure_once, failure_init);
-  if (!failure_key_made) return NULL;
+  if (dz_key_make(&failure_key, failure_end) != 0) return NULL;
   struct error *record = calloc(1, sizeof *record);
   if (record == NULL) return NULL;
-  if (pthread_setspecific(failure_key, record) != 0) {
+  if (pthread_setspecific(dz_key(&failure_key), record) != 0) {
     free(record);
     return NULL;
   }

@@ -61,9 +61,7 @@ void dz_stack_each(void (*each)(struct drowse_stack *stack)) {
 
 /* ---- a thread's own */
 
-static pthread_key_t own_key;
-static pthread_once_t own_once = PTHREAD_ONCE_INIT;
-static int own_key_code;
+static struct thread_key own_key;
 
 /* The thread ends: its own frames with it. A user's stack that it was running on is parked as it is. */
 static void own_end(void *ended) {
@@ -72,10 +70,6 @@ static void own_end(void *ended) {
   end(ended);
   dz_stack = NULL;
   own = NULL;
-}
-
-static void own_init(void) {
-  own_key_code = pthread_key_create(&own_key, own_end);
 }
 
 /* The C stack of this thread. Not knowing it is no failure: then nothing is pruned. */
@@ -92,11 +86,11 @@ static void find_bounds(struct drowse_stack *stack) {
 }
 
 static drowse_status make_own(void) {
-  (void)pthread_once(&own_once, own_init);
-  if (own_key_code != 0) return dz_error_system(DROWSE_ERR_SYSTEM, own_key_code, "no key for this thread's frames");
+  int code = dz_key_make(&own_key, own_end);
+  if (code != 0) return dz_error_system(DROWSE_ERR_SYSTEM, code, "no key for this thread's frames");
   struct drowse_stack *stack = make();
   if (stack == NULL) return DROWSE_ERR_NO_HOST_MEMORY;
-  if (pthread_setspecific(own_key, stack) != 0) {
+  if (pthread_setspecific(dz_key(&own_key), stack) != 0) {
     free(stack);
     return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for this thread's frames");
   }
