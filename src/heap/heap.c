@@ -20,6 +20,18 @@
 
 /* ---- the guard */
 
+/* Twice: the thread is the caller's, and is to be as it was. */
+static CUresult put_mode_back(const struct guard *guard) {
+  CUstreamCaptureMode mode = guard->mode, again = guard->mode;
+  CUresult code = guard->driver->ThreadExchangeStreamCaptureMode(&mode);
+  return code == CUDA_SUCCESS ? code : guard->driver->ThreadExchangeStreamCaptureMode(&again);
+}
+
+static CUresult put_context_back(const struct guard *guard) {
+  CUresult code = guard->changed ? guard->driver->CtxSetCurrent(guard->previous) : CUDA_SUCCESS;
+  return code == CUDA_SUCCESS ? code : guard->driver->CtxSetCurrent(guard->previous);
+}
+
 drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
   const struct driver *driver = &heap->device.driver;
   *guard = (struct guard){.driver = driver, .mode = CU_STREAM_CAPTURE_MODE_RELAXED};
@@ -32,7 +44,7 @@ drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
     guard->entered = true;
     return DROWSE_OK;
   }
-  if (guard->changed) (void)driver->CtxSetCurrent(guard->previous);
+  (void)put_context_back(guard);
   (void)pthread_setcancelstate(guard->cancel, NULL);
   return dz_driver_error(driver, code, "making the heap's context on %s current", heap->device.name);
 }
@@ -40,8 +52,7 @@ drowse_status dz_guard_enter(struct guard *guard, const drowse_heap *heap) {
 drowse_status dz_guard_leave(struct guard *guard, drowse_status status) {
   if (!guard->entered) return status;
   guard->entered = false;
-  CUresult exchanged = guard->driver->ThreadExchangeStreamCaptureMode(&guard->mode);
-  CUresult code = guard->changed ? guard->driver->CtxSetCurrent(guard->previous) : CUDA_SUCCESS;
+  CUresult exchanged = put_mode_back(guard), code = put_context_back(guard);
   if (code == CUDA_SUCCESS) code = exchanged;
   (void)pthread_setcancelstate(guard->cancel, NULL);
   if (code == CUDA_SUCCESS || status != DROWSE_OK) return status;
@@ -359,9 +370,11 @@ DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap) {
   delist(heap);
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) status = dz_guard_enter(&guard, heap); /* too much hangs on it for one try */
+  struct error error;
+  if (status != DROWSE_OK) dz_error_save(&error);
   /* Without a context (it has been destroyed under us) these calls fail and the memory went with the context. */
   drowse_status ended = end_memory(heap);
-  if (status == DROWSE_OK) status = dz_guard_leave(&guard, ended);
+  status = status == DROWSE_OK ? dz_guard_leave(&guard, ended) : dz_error_restore(&error);
   if (!release_context(heap) && status == DROWSE_OK)
     status = dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take its primary context back", heap->device.name);
   dz_log(DROWSE_LOG_INFO, "heap closed on %s", heap->device.name);
