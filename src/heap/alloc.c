@@ -309,7 +309,7 @@ static drowse_status allocate_guarded(drowse_heap *heap, struct request *request
   return dz_guard_leave(&guard, status);
 }
 
-static drowse_status allocate(drowse_heap *heap, struct request *request, void **ptr) {
+static drowse_status allocate_pressing(drowse_heap *heap, struct request *request, void **ptr) {
   drowse_status status = allocate_guarded(heap, request, ptr);
   while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL) {
     struct error error;
@@ -319,6 +319,15 @@ static drowse_status allocate(drowse_heap *heap, struct request *request, void *
     if (status == DROWSE_OK && answer != DROWSE_OK) return dz_error_restore(&error);
     if (status == DROWSE_OK) status = allocate_guarded(heap, request, ptr);
   }
+  return status;
+}
+
+/* What failed before it worked after all is nobody's last failure. */
+static drowse_status allocate(drowse_heap *heap, struct request *request, void **ptr) {
+  struct error before;
+  dz_error_save(&before);
+  drowse_status status = allocate_pressing(heap, request, ptr);
+  if (status == DROWSE_OK) (void)dz_error_restore(&before);
   return status;
 }
 
@@ -457,13 +466,17 @@ static void end_block(struct block *block) {
   }
 }
 
-/* Has events recorded behind what uses a block that has been freed. */
-static drowse_status mark_uses(drowse_heap *heap) {
+/* Has events recorded behind what uses a block that has been freed. It is freed whatever comes of this: an event that cannot be
+ * recorded now is with the next poll. */
+static void mark_uses(drowse_heap *heap) {
   struct guard guard;
-  drowse_status status = dz_guard_enter(&guard, heap);
-  if (status != DROWSE_OK) return status;
-  dz_pending_poll(heap, false);
-  return dz_guard_leave(&guard, DROWSE_OK);
+  struct error error;
+  dz_error_save(&error);
+  if (dz_guard_enter(&guard, heap) == DROWSE_OK) {
+    dz_pending_poll(heap, false);
+    (void)dz_guard_leave(&guard, DROWSE_OK);
+  }
+  (void)dz_error_restore(&error);
 }
 
 static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
@@ -479,7 +492,8 @@ static drowse_status free_whatever(drowse_heap *heap, void *ptr) {
   dz_unlock(&heap->lock);
   dz_heap_close_files(heap);
   if (block == NULL) return dz_block_not_found(heap, ptr);
-  return used ? mark_uses(heap) : DROWSE_OK;
+  if (used) mark_uses(heap);
+  return DROWSE_OK;
 }
 
 OUT_OF_LINE drowse_status free_special(drowse_heap *heap, void *ptr) {
@@ -546,5 +560,6 @@ DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *name) {
   bool pending = heap->pending != NULL;
   dz_unlock(&heap->lock);
   dz_heap_close_files(heap);
-  return status == DROWSE_OK && pending ? mark_uses(heap) : status;
+  if (status == DROWSE_OK && pending) mark_uses(heap);
+  return status;
 }
