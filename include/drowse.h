@@ -9,7 +9,9 @@
  * Unless a function says otherwise: sizes and offsets are bytes; every function may be called from any thread at any time; none
  * is async-signal-safe; strings are UTF-8, are copied when given and belong to the library when returned; a failed call changes
  * nothing and leaves its reason to drowse_last_error() of the calling thread; the calling thread's current CUcontext is the same
- * after the call as before it; nothing is ever printed. A heap must not be used in a forked child of the process that opened it.
+ * after the call as before it; nothing is ever printed; a function that calls the driver may fail with DROWSE_ERR_DRIVER,
+ * DROWSE_ERR_DEVICE_LOST or, where the driver has no memory for what it needs itself, DROWSE_ERR_NO_DEVICE_MEMORY, whether that
+ * is said of it or not. A heap must not be used in a forked child of the process that opened it.
  */
 #ifndef DROWSE_H
 #define DROWSE_H
@@ -141,8 +143,8 @@ DROWSE_API const drowse_tag *drowse_tag_get(const char *name) DROWSE_CHECKED;
 /* Pushes the frame (tag, expandable) on this thread's stack and writes the token that ends it; after a failure *scope is the
  * empty token. NULL tag: the enclosing frame's. Allocates memory at a thread's first scope and at a tag's first use, else never.
  * DROWSE_ERR_INVALID: scope is NULL, or tag or expandable is no such thing; DROWSE_ERR_SCOPE: 64 scopes are open;
- * DROWSE_ERR_NO_HOST_MEMORY; DROWSE_ERR_HOOK: the framework's flag could not be set. Waits only while a framework's hook runs. A
- * thread's frames end with the thread. Since 0.1. */
+ * DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM: only at such a first; DROWSE_ERR_HOOK: the framework's flag could not be set.
+ * Waits only while a framework's hook runs. A thread's frames end with the thread. Since 0.1. */
 DROWSE_API drowse_status drowse_scope_enter(drowse_scope *scope, const char *tag, drowse_expandable expandable) DROWSE_CHECKED;
 
 /* The same with an interned tag, or NULL: the enclosing frame's. Since 0.1. */
@@ -433,7 +435,9 @@ DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes);
 /* Copies bytes from host memory to ptr, any range inside one block, after the work now on the block's stream; done when it
  * returns. Asleep: the backup is written. DROWSE_ERR_INVALID: the range leaves the block; DROWSE_ERR_NOT_FOUND: ptr is in no live
  * block; DROWSE_ERR_ASLEEP: the tag is asleep and its contents were discarded; DROWSE_ERR_BUSY: the tag is in motion or the
- * block's stream is capturing; DROWSE_ERR_POISONED; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
+ * block's stream is capturing; DROWSE_ERR_POISONED; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST; of a backup in a file
+ * DROWSE_ERR_IO, DROWSE_ERR_CORRUPT, DROWSE_ERR_NO_HOST_MEMORY and DROWSE_ERR_SYSTEM, too: what was to be written may be half
+ * written then, and nothing else is. Since 0.1. */
 DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void *host, size_t bytes);
 
 /* Copies bytes from ptr, any range inside one block, to host memory. Likewise. Since 0.1. */

@@ -64,6 +64,7 @@ bool dz_chunk_is_unused(const struct arena_chunk *chunk);
 
 /* Pins a piece; false: refused, which the log is told. Without the lock. */
 bool dz_piece_pin(const struct arena *arena, const struct arena_piece *piece);
+CUresult dz_piece_unpin(const struct arena *arena, const struct arena_piece *piece); /* of one that is not pinned: CUDA_SUCCESS */
 
 /* Unpins and unmaps all pieces. false: the driver has not unpinned all. Without the lock. */
 bool dz_chunk_unmap(const struct arena_chunk *chunk);

@@ -156,10 +156,11 @@ static bool is_inherited(const struct file *file) {
   return file->generation != dz_fork_generation();
 }
 
-/* A child may have closed what it inherited, and opened something else under that number. */
+/* A child may have closed what it inherited, and opened something else under that number. What cannot be asked about is open. */
 static bool is_still_open(const struct file *file) {
   struct stat about;
-  return fstat(file->descriptor, &about) == 0 && about.st_dev == file->device && about.st_ino == file->inode;
+  if (fstat(file->descriptor, &about) != 0) return errno != EBADF;
+  return about.st_dev == file->device && about.st_ino == file->inode;
 }
 
 /* A forked child that lives on has the file open too: so what frees the disk is cutting the file, not closing it. */

@@ -187,6 +187,12 @@ bool dz_piece_pin(const struct arena *arena, const struct arena_piece *piece) {
   return false;
 }
 
+/* One that was not unpinned as it seemed has been all the same if it is not pinned any more. */
+CUresult dz_piece_unpin(const struct arena *arena, const struct arena_piece *piece) {
+  CUresult code = piece->pinned ? arena->driver->MemHostUnregister((void *)(uintptr_t)piece->base) : CUDA_SUCCESS;
+  return code == CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED ? CUDA_SUCCESS : code;
+}
+
 /* Whoever sees the watermark sees what it says of the piece. */
 static void publish(struct arena_chunk *chunk, struct arena_piece *piece, bool pinned) {
   struct arena *arena = chunk->arena;
@@ -219,7 +225,7 @@ static void fill_chunk(struct arena_chunk *chunk, bool pinning) {
 /* ---- how it ends */
 
 static bool unmap_piece(const struct arena *arena, const struct arena_piece *piece) {
-  bool unpinned = !piece->pinned || arena->driver->MemHostUnregister((void *)(uintptr_t)piece->base) == CUDA_SUCCESS;
+  bool unpinned = dz_piece_unpin(arena, piece) == CUDA_SUCCESS;
   (void)dz_pages_unmap(piece->base, piece->bytes);
   return unpinned;
 }

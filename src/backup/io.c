@@ -67,7 +67,9 @@ drowse_status dz_io_begin_with(struct io *io, unsigned depth, const char *librar
   if (!make_requests(io)) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for a queue of %u reads and writes", depth);
   if (library != NULL && dz_io_ring_begin(io, library) == 0) return DROWSE_OK;
   int code = dz_io_threads_begin(io);
-  return code == 0 ? DROWSE_OK : dz_error_system(DROWSE_ERR_SYSTEM, code, "no threads to read and write files");
+  if (code == 0) return DROWSE_OK;
+  return dz_error_system(code == ENOMEM ? DROWSE_ERR_NO_HOST_MEMORY : DROWSE_ERR_SYSTEM, code,
+                         "no threads to read and write files");
 }
 
 drowse_status dz_io_begin(struct io *io, unsigned depth) {

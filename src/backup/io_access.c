@@ -13,7 +13,7 @@
 struct access {
   const struct file_extent *extent;
   struct io io;
-  char *piece;
+  char *piece, *before; /* a piece's memory, and what of it is about to be written over */
   bool write;
 };
 
@@ -51,14 +51,29 @@ static drowse_status check(struct access *access, const struct part *part) {
   return is_whole(part) ? DROWSE_OK : read_piece(access, part);
 }
 
+/* Where a write fails nobody knows what is in the file. So what was there is written once more: else the part of the piece that
+ * was not to change would be lost too. */
+static void write_back(struct access *access, const struct part *part) {
+  struct error error;
+  if (is_whole(part)) return;
+  dz_error_save(&error);
+  memcpy(access->piece + part->offset, access->before, part->bytes);
+  (void)transfer(access, true, part->at, part->piece_bytes);
+  (void)dz_error_restore(&error);
+}
+
 /* The checksum changes once the piece has been written. */
 static drowse_status copy_in(struct access *access, const struct part *part) {
   const struct file_extent *extent = access->extent;
   drowse_status status = check(access, part);
   if (status != DROWSE_OK) return status;
+  memcpy(access->before, access->piece + part->offset, part->bytes);
   memcpy(access->piece + part->offset, part->memory, part->bytes);
   status = transfer(access, true, part->at, part->piece_bytes);
-  if (status == DROWSE_OK) dz_file_note(extent->file, extent->offset + part->at, access->piece, part->piece_bytes);
+  if (status == DROWSE_OK)
+    dz_file_note(extent->file, extent->offset + part->at, access->piece, part->piece_bytes);
+  else
+    write_back(access, part);
   return status;
 }
 
@@ -88,13 +103,14 @@ static drowse_status access_parts(struct access *access, uint64_t offset, char *
 
 drowse_status dz_io_access(const struct file_extent *extent, uint64_t offset, void *memory, uint64_t bytes, bool write) {
   struct access access = {.extent = extent, .write = write};
-  void *piece = mmap(NULL, DZ_FILE_PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void *piece = mmap(NULL, 2 * DZ_FILE_PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (piece == MAP_FAILED) return dz_error_system(DROWSE_ERR_NO_HOST_MEMORY, errno, "memory for a piece of a file");
-  (void)madvise(piece, DZ_FILE_PIECE, MADV_DONTFORK);
+  (void)madvise(piece, 2 * DZ_FILE_PIECE, MADV_DONTFORK);
   access.piece = piece;
+  access.before = access.piece + DZ_FILE_PIECE;
   drowse_status status = dz_io_begin(&access.io, 1);
   if (status == DROWSE_OK) status = access_parts(&access, offset, memory, bytes);
   dz_io_end(&access.io);
-  (void)munmap(piece, DZ_FILE_PIECE);
+  (void)munmap(piece, 2 * DZ_FILE_PIECE);
   return status;
 }

@@ -108,7 +108,7 @@ static bool overlaps(const struct arena_piece *piece, const struct range *gap) {
 static bool tear(struct trim *trim, struct arena_piece *piece) {
   struct arena *arena = trim->arena;
   if (piece->torn) return true;
-  CUresult code = piece->pinned ? arena->driver->MemHostUnregister((void *)(uintptr_t)piece->base) : CUDA_SUCCESS;
+  CUresult code = dz_piece_unpin(arena, piece);
   if (code != CUDA_SUCCESS) {
     trim->status =
         dz_driver_error_as(DROWSE_ERR_DRIVER, arena->driver, code, "unpinning %" PRIu64 " bytes for backups", piece->bytes);
