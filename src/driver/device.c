@@ -295,25 +295,31 @@ drowse_status dz_device_count_cuda(int *count) {
   return status == DROWSE_OK ? count_devices(driver, count) : status;
 }
 
-/* One that cannot be opened is told with the reason. */
+/* One that cannot be opened is told with the reason, which is nobody's last failure. */
 static drowse_device describe_name(const char *name) {
   struct device device;
+  struct error before;
   drowse_device description;
+  dz_error_save(&before);
   drowse_status status = dz_device_open(&device, name);
   if (status == DROWSE_OK) status = dz_device_describe(&device, &description);
   if (status == DROWSE_OK) return description;
   drowse_device unusable = {.struct_size = sizeof unusable};
   (void)snprintf(unusable.device, sizeof unusable.device, "%s", name);
   (void)snprintf(unusable.unusable, sizeof unusable.unusable, "%s", drowse_last_error());
+  (void)dz_error_restore(&before);
   return unusable;
 }
 
 /* The driver's devices, or the driver's failure in place of them; true: each has had enough. */
 static bool tell_cuda(int (*each)(void *context, const drowse_device *device), void *context) {
   int count;
+  struct error before;
+  dz_error_save(&before);
   if (dz_device_count_cuda(&count) != DROWSE_OK) {
     drowse_device driver = {.struct_size = sizeof driver, .device = "cuda"};
     (void)snprintf(driver.unusable, sizeof driver.unusable, "%s", drowse_last_error());
+    (void)dz_error_restore(&before);
     return each(context, &driver) != 0;
   }
   for (int ordinal = 0; ordinal < count; ordinal++) {

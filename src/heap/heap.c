@@ -226,7 +226,9 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   *result = NULL;
   drowse_heap_options options;
   struct guard guard;
+  struct error before; /* what fails on the way to success, "auto" looking for a GPU, is nobody's last failure */
   int code;
+  dz_error_save(&before);
   drowse_heap *heap = calloc(1, sizeof *heap);
   if (heap == NULL) return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for a heap");
   heap->tags_end = &heap->tags;
@@ -264,6 +266,7 @@ DROWSE_API drowse_status drowse_heap_open(drowse_heap **result, const drowse_hea
   enlist(heap);
   dz_log(DROWSE_LOG_INFO, "heap opened on %s (%s)", heap->device.name, heap->device_source);
   *result = heap;
+  (void)dz_error_restore(&before);
   return DROWSE_OK;
 
 destroy_changed:
@@ -346,6 +349,19 @@ static drowse_status end_memory(drowse_heap *heap) {
                : dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take back everything of the heap", heap->device.name);
 }
 
+static drowse_status end_heap(drowse_heap *heap) {
+  struct guard guard;
+  struct error error;
+  drowse_status status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) status = dz_guard_enter(&guard, heap); /* too much hangs on it for one try */
+  if (status != DROWSE_OK) dz_error_save(&error);
+  /* Without a context (it has been destroyed under us) these calls fail and the memory went with the context. */
+  drowse_status ended = end_memory(heap);
+  status = status == DROWSE_OK ? dz_guard_leave(&guard, ended) : dz_error_restore(&error);
+  if (release_context(heap) || status != DROWSE_OK) return status;
+  return dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take its primary context back", heap->device.name);
+}
+
 /* In a child: the memory that holds the metadata, and the descriptors of files, and nothing else. The device is the parent's, and
  * where pinned memory was there are holes, which may be somebody else's by now. */
 static void close_inherited(drowse_heap *heap) {
@@ -365,18 +381,12 @@ DROWSE_API drowse_status drowse_heap_close(drowse_heap *heap) {
     close_inherited(heap);
     return DROWSE_OK;
   }
-  struct guard guard;
+  struct error before; /* what fails on the way to success is nobody's last failure */
+  dz_error_save(&before);
   end_operations(heap);
   delist(heap);
-  drowse_status status = dz_guard_enter(&guard, heap);
-  if (status != DROWSE_OK) status = dz_guard_enter(&guard, heap); /* too much hangs on it for one try */
-  struct error error;
-  if (status != DROWSE_OK) dz_error_save(&error);
-  /* Without a context (it has been destroyed under us) these calls fail and the memory went with the context. */
-  drowse_status ended = end_memory(heap);
-  status = status == DROWSE_OK ? dz_guard_leave(&guard, ended) : dz_error_restore(&error);
-  if (!release_context(heap) && status == DROWSE_OK)
-    status = dz_error(DROWSE_ERR_DRIVER, "the driver of %s did not take its primary context back", heap->device.name);
+  drowse_status status = end_heap(heap);
+  if (status == DROWSE_OK) (void)dz_error_restore(&before);
   dz_log(DROWSE_LOG_INFO, "heap closed on %s", heap->device.name);
   (void)pthread_cond_destroy(&heap->changed);
   dz_lock_destroy(&heap->lock);
