@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The header, the symbol map and the library name the same functions.
+# The header, the symbol map and the library name the same functions, and the library has nothing of the build that has faults.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -30,5 +30,10 @@ library=${top_builddir:?}/.libs/libdrowse.so
 if [ -e "$library" ] && [ -s "$work/map" ]; then
   ${NM:-nm} -D --defined-only "$library" | sed -e '/ A /d' -e 's/.* \([^ @]*\).*/\1/' | sort >"$work/library"
   same map library
+  # Symbols that are not exported count too, and words.
+  if ${NM:-nm} "$library" | grep -E ' (__wrap_|__real_)?fault_' || grep -a DROWSE_FAULT "$library"; then
+    echo "FAILED: the library that is installed has a part of tests/fault"
+    status=1
+  fi
 fi
 exit "$status"

@@ -184,7 +184,7 @@ void world_end(const struct world_left *before, struct world_left *now) {
 
 /* One pattern for all, of which each block has a part that begins elsewhere. It is made before the first process of a case, which
  * then shares it. */
-enum { BYTES_MOST = 2 << 20, SHIFT = 64 };
+enum { BYTES_MOST = 4 << 20, SHIFT = 64 };
 static uint64_t pattern[(BYTES_MOST + SHIFT * 2 * WORLD_BLOCKS) / sizeof(uint64_t)];
 
 void world_make_pattern(void) {
