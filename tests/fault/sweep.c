@@ -134,10 +134,25 @@ static const char *wanted_finding(void) {
   return (scenario->flags & SWEEP_FINDS_EXIT) != 0 ? "it exits" : NULL;
 }
 
-/* Symbols of static functions are not in the program's table, but in what the debugger reads. */
+/* Frames of this program are "PROGRAM(+0x1234) [...]", since it exports nothing; what they are is in its debugging information.
+ */
+static bool resolve_stack(char **frames) {
+  char command[4096];
+  int length = snprintf(command, sizeof command, "exec addr2line -pfse /proc/%d/exe", (int)getpid());
+  for (int i = 0; i < report->frames; i++) {
+    const char *offset = strstr(frames[i], "(+0x");
+    if (offset != NULL && strstr(frames[i], ".so") == NULL)
+      length += snprintf(command + length, sizeof command - (size_t)length, " %.*s", (int)strcspn(offset + 2, ")"), offset + 2);
+  }
+  (void)fflush(stdout);
+  return system(command) == 0;
+}
+
 static void print_stack(void) {
   char **frames = backtrace_symbols(report->stack, report->frames);
-  for (int i = 0; frames != NULL && i < report->frames; i++) (void)printf("    %s\n", frames[i]);
+  if (frames != NULL && !resolve_stack(frames)) {
+    for (int i = 0; i < report->frames; i++) (void)printf("    %s\n", frames[i]);
+  }
   free(frames);
 }
 
@@ -191,9 +206,10 @@ static unsigned sweep_point(const char *program, enum fault_point point, enum fa
   }
 }
 
-/* In a model each entry fails once: that shows enough. */
+/* In a model each entry fails once: that shows enough. On a GPU, where each process takes a second to get at it, too. */
 static bool is_swept(enum fault_point point, enum fault_mode mode, enum fault_variant variant) {
-  if (is_model() && (!fault_is_entry(point) || mode != FAULT_ONCE)) return false;
+  bool brief = is_model() || (world_is_on_gpu() && !is_deep());
+  if (brief && (!fault_is_entry(point) || mode != FAULT_ONCE)) return false;
   return fault_has(point, mode, variant);
 }
 

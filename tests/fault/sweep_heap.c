@@ -13,7 +13,7 @@
 
 static drowse_status open_with(drowse_heap_options options) {
   options.struct_size = sizeof options;
-  options.device = "host:64MiB";
+  if (!world_is_on_gpu()) options.device = "host:64MiB";
   drowse_status status = drowse_heap_open(&world_heap, &options);
   EXPECT((status == DROWSE_OK) == (world_heap != NULL));
   return status;

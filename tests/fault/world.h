@@ -33,8 +33,11 @@ void world_destroy_stream(void);
 /* What is left of the library when the heap is closed, of which some is for ever: names, and records of the thread that asks. */
 struct world_left {
   struct fault_live live;
-  uint64_t files;
+  uint64_t files, threads;
 };
+
+/* On a GPU, if DROWSE_TEST_DEVICE says so; else on the host device, whose counts tell what is left of it. */
+bool world_is_on_gpu(void);
 
 void world_begin(void);
 
