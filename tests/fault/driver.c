@@ -41,7 +41,8 @@ static bool is_asking(enum fault_point point) {
 }
 
 static bool is_stream_work(enum fault_point point) {
-  return point == FAULT_MemcpyHtoDAsync || point == FAULT_MemcpyDtoHAsync || point == FAULT_MemsetD8Async;
+  return point == FAULT_MemcpyHtoDAsync || point == FAULT_MemcpyDtoHAsync || point == FAULT_MemcpyBatchAsync ||
+         point == FAULT_MemsetD8Async;
 }
 
 /* What a broken context leaves working: what is no business of a context's. */
@@ -161,6 +162,7 @@ static struct verdict judge(enum fault_point point) {
 #define ARGUMENTS_MemcpyHtoDAsync (to, from, bytes, stream)
 #define ARGUMENTS_MemcpyDtoHAsync (to, from, bytes, stream)
 #define ARGUMENTS_MemcpyDtoDAsync (to, from, bytes, stream)
+#define ARGUMENTS_MemcpyBatchAsync (to, from, bytes, count, attributes, attributes_from, attributes_count, stream)
 #define ARGUMENTS_MemsetD8Async (to, value, bytes, stream)
 #define ARGUMENTS_StreamCreate (stream, flags)
 #define ARGUMENTS_StreamDestroy (stream)

@@ -66,12 +66,14 @@ static const uint64_t takers = BIT(MemUnmap) | BIT(MemRelease) | BIT(MemAddressF
 
 /* What they do can be done again, or does no harm. */
 static const uint64_t setters = BIT(MemSetAccess) | BIT(CtxSetCurrent) | BIT(MemcpyHtoDAsync) | BIT(MemcpyDtoHAsync) |
-                                BIT(MemsetD8Async) | BIT(EventRecord) | BIT(CtxRecordEvent) | BIT(StreamWaitEvent);
+                                BIT(MemcpyBatchAsync) | BIT(MemsetD8Async) | BIT(EventRecord) | BIT(CtxRecordEvent) |
+                                BIT(StreamWaitEvent);
 /* They need memory of the driver's or the device's. */
 static const uint64_t makers = BIT(MemCreate) | BIT(MemMap) | BIT(MemSetAccess) | BIT(MemAddressReserve) | BIT(MemHostRegister) |
                                BIT(StreamCreate) | BIT(EventCreate) | BIT(EventRecord) | BIT(CtxRecordEvent) |
-                               BIT(DevicePrimaryCtxRetain) | BIT(MemcpyHtoDAsync) | BIT(MemcpyDtoHAsync) | BIT(MemsetD8Async);
-static const uint64_t stream_work = BIT(MemcpyHtoDAsync) | BIT(MemcpyDtoHAsync) | BIT(MemsetD8Async);
+                               BIT(DevicePrimaryCtxRetain) | BIT(MemcpyHtoDAsync) | BIT(MemcpyDtoHAsync) | BIT(MemcpyBatchAsync) |
+                               BIT(MemsetD8Async);
+static const uint64_t stream_work = BIT(MemcpyHtoDAsync) | BIT(MemcpyDtoHAsync) | BIT(MemcpyBatchAsync) | BIT(MemsetD8Async);
 
 _Static_assert(FAULT_ENTRIES <= 64, "entries are bits");
 
