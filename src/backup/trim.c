@@ -110,8 +110,7 @@ static bool tear(struct trim *trim, struct arena_piece *piece) {
   if (piece->torn) return true;
   CUresult code = dz_piece_unpin(arena, piece);
   if (code != CUDA_SUCCESS) {
-    trim->status =
-        dz_driver_error_as(DROWSE_ERR_DRIVER, arena->driver, code, "unpinning %" PRIu64 " bytes for backups", piece->bytes);
+    trim->status = dz_driver_error(arena->driver, code, "unpinning %" PRIu64 " bytes for backups", piece->bytes);
     return false;
   }
   dz_lock(&arena->lock);
