@@ -82,7 +82,8 @@ static void look(drowse_status status) {
 
 static void run_case(void) {
   struct promise_error error;
-  if ((scenario->flags & SWEEP_FRESH) == 0) world_begin();
+  world_begin();
+  if ((scenario->flags & SWEEP_FRESH) == 0) world_use_thread();
   if (scenario->set_up != NULL) scenario->set_up();
   if ((scenario->flags & SWEEP_FRESH) == 0) promise_begin();
   drowse_status status = call_with_fault(&error);

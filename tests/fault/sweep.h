@@ -12,7 +12,7 @@
  *   }
  *
  *   PROGRAM [SCENARIO...]       sweeps them, or all; DROWSE_DEEP=1: in every way, from every call on, which takes many times
- * longer DROWSE_FAULT=POINT:K[:MODE[:VARIANT]] PROGRAM SCENARIO    runs that one case, in this process
+ * longer DROWSE_FAULT=POINT:K[:MODE[:VARIANT]] PROGRAM SCENARIO    runs that one case
  */
 #ifndef SWEEP_H
 #define SWEEP_H
@@ -47,7 +47,7 @@ int sweep_main(int argc, char **argv, const struct scenario *scenarios, size_t c
 /* What is known of the case that runs. */
 const struct fault_case *sweep_case(void);
 
-/* Whether the point can have kept the calling thread's context from being put back. */
+/* Whether what puts the calling thread's context back may have failed again and again. */
 bool sweep_is_about_context(void);
 
 void sweep_fail(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));

@@ -39,7 +39,11 @@ struct world_left {
 /* On a GPU, if DROWSE_TEST_DEVICE says so; else on the host device, whose counts tell what is left of it. */
 bool world_is_on_gpu(void);
 
+/* Before anything else. */
 void world_begin(void);
+
+/* This thread's records are made, so that a run without a fault has them too. */
+void world_use_thread(void);
 
 extern void (*world_at_end)(void); /* what a scenario without a heap has to end first; NULL: nothing */
 
@@ -55,7 +59,8 @@ void world_fill(void);
 void world_awake(void);
 void world_asleep(void);
 void world_asleep_in_file(void);
-void world_asleep_in_both(void); /* a to the host, b to a file */
+void world_asleep_in_both(void);   /* most to the host, the rest to a file */
+void world_with_little_room(void); /* awake, with not enough host memory for a backup of all */
 void world_sealed(void);
 void world_sealed_asleep(void);
 void world_discarded(void);
