@@ -437,7 +437,8 @@ DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes);
  * block; DROWSE_ERR_ASLEEP: the tag is asleep and its contents were discarded; DROWSE_ERR_BUSY: the tag is in motion or the
  * block's stream is capturing; DROWSE_ERR_POISONED; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST; of a backup in a file
  * DROWSE_ERR_IO, DROWSE_ERR_CORRUPT, DROWSE_ERR_NO_HOST_MEMORY and DROWSE_ERR_SYSTEM, too: what was to be written may be half
- * written then, and nothing else is. Since 0.1. */
+ * written then, and nothing else is; if the file cannot be read either, its piece of 4 MiB is DROWSE_ERR_CORRUPT until it has
+ * been written whole. Since 0.1. */
 DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void *host, size_t bytes);
 
 /* Copies bytes from ptr, any range inside one block, to host memory. Likewise. Since 0.1. */
@@ -526,8 +527,8 @@ typedef struct drowse_wake_options {
  * full for instance; DROWSE_ERR_CORRUPT: a sealed tag's contents have changed (looked at with DROWSE_DEBUG_SEAL=1 in the
  * environment when the heap is opened); DROWSE_ERR_POISONED; DROWSE_ERR_DEVICE_LOST; DROWSE_ERR_UNSUPPORTED; DROWSE_ERR_SYSTEM:
  * no thread could be started. DROWSE_ERR_DRIVER: nothing changed, or, if drowse_stats.stuck_bytes has grown, the tags are asleep
- * and whole and the driver would not take some pages back, which is tried again by the next sleep or wake that moves a tag, by
- * trim, for want of memory, and by close. Since 0.1. */
+ * and whole and the driver would not take some pages back, which is tried again by the next sleep, by a wake that moves a
+ * tag, by trim, for want of memory, and by close. Since 0.1. */
 DROWSE_API drowse_status drowse_sleep(drowse_heap *heap, const drowse_rule *rules, size_t count,
                                       const drowse_sleep_options *options);
 

@@ -52,13 +52,17 @@ static drowse_status check(struct access *access, const struct part *part) {
 }
 
 /* Where a write fails nobody knows what is in the file. So what was there is written once more: else the part of the piece that
- * was not to change would be lost too. */
+ * was not to change would be lost too. Of a whole piece nothing is to stay, and what is there now is taken for what it has. */
 static void write_back(struct access *access, const struct part *part) {
+  const struct file_extent *extent = access->extent;
   struct error error;
-  if (is_whole(part)) return;
   dz_error_save(&error);
-  memcpy(access->piece + part->offset, access->before, part->bytes);
-  (void)transfer(access, true, part->at, part->piece_bytes);
+  if (!is_whole(part)) {
+    memcpy(access->piece + part->offset, access->before, part->bytes);
+    (void)transfer(access, true, part->at, part->piece_bytes);
+  } else if (transfer(access, false, part->at, part->piece_bytes) == DROWSE_OK) {
+    dz_file_note(extent->file, extent->offset + part->at, access->piece, part->piece_bytes);
+  }
   (void)dz_error_restore(&error);
 }
 

@@ -185,6 +185,7 @@ void dz_block_end(struct block *block) {
   if (tag->state == DROWSE_ASLEEP) {
     dz_uses_drop(block);
     block->state = DZ_HOLE;
+    block->poisoned = false;
   } else {
     block->state = block->uses == NULL ? DZ_FREE : DZ_PENDING;
   }
@@ -217,12 +218,27 @@ static void make_hole(struct block *block) {
   (void)dz_block_settle(block);
 }
 
+bool dz_block_leave(struct block *leaving) {
+  struct tag *tag = dz_pool_of(leaving)->tag;
+  CUresult code = tag->heap->device.driver.MemUnmap(leaving->range.base, leaving->range.bytes);
+  bool gone = code == CUDA_SUCCESS || (leaving->stuck && code == CUDA_ERROR_INVALID_VALUE); /* done by an earlier try after all */
+  dz_lock(&tag->heap->lock);
+  if (leaving->stuck != !gone) {
+    uint64_t bytes = gone ? -leaving->range.bytes : leaving->range.bytes;
+    tag->mapped_bytes += bytes;
+    tag->stuck_bytes += bytes;
+    leaving->stuck = !gone;
+  }
+  dz_unlock(&tag->heap->lock);
+  return gone;
+}
+
 /* What is mapped twice goes from the place that it has left. */
 static uint64_t unmap_leaving(struct pool *pool) {
   uint64_t stuck_bytes = 0;
   for (struct block **at = &pool->leaving; *at != NULL;) {
     struct block *block = *at;
-    if (pool->tag->heap->device.driver.MemUnmap(block->range.base, block->range.bytes) == CUDA_SUCCESS) {
+    if (dz_block_leave(block)) {
       *at = block->freed_next;
       block->freed_next = NULL;
       dz_pool_lock(pool);

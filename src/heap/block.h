@@ -40,6 +40,7 @@ struct block {
   /* free: its pool's clock when the last of its bytes was freed, or somewhat later; not known while it is kept (quick.h) */
   uint64_t freed_at;
   bool is_new; /* the backup: the operation that moves the tag has made it */
+  bool stuck;  /* leaving: the driver would not unmap it here */
 };
 
 _Static_assert(offsetof(struct block, backup) == DZ_CACHE_LINE, "the first line is full, and no more");
@@ -151,6 +152,9 @@ struct block *dz_tag_live(const struct tag *tag, const struct block *after);
 
 /* Gives back the addresses of an awake tag's segment that is one hole. With both locks. */
 void dz_segment_free_if_empty(struct segment *segment);
+
+/* Unmaps a leaving block where it is, or counts it as stuck; false: that. Without locks. */
+bool dz_block_leave(struct block *leaving);
 
 /* Takes all of a tag's memory away from the device; returns how many bytes are stuck. For an operation, without the lock. */
 uint64_t dz_tag_unmap(struct tag *tag);

@@ -110,14 +110,16 @@ void dz_index_remove(struct index *index, const struct block *block, struct chun
 
 /* ---- finding */
 
-/* A chunk that is looked into may have become another slot's: then all of its blocks had gone, the one that is looked for too. */
+/* A chunk that is looked into may have become another slot's: then all of its blocks had gone, the one that is looked for, if it
+ * was in there, too. */
 DZ_WITHOUT_LOCK struct block *dz_index_find_start(const struct index *index, uint64_t address) {
   struct block *block = dz_index_glance(index, address);
   return block != NULL && block->range.base == address ? block : NULL;
 }
 
-/* The last block that a slot has at a place or below; NULL: none. */
-static struct block *last_in(const struct index_slot *slot, int place) {
+/* The last block that a slot has at an address or below; NULL: none. */
+DZ_WITHOUT_LOCK static struct block *last_in(const struct index_slot *slot, uint64_t address) {
+  int place = (int)dz_index_place(address);
   uintptr_t last = 0;
   for (unsigned i = 0; i < DZ_INDEX_STARTS; i++) {
     uintptr_t start = atomic_load_explicit(&slot->starts[i], memory_order_acquire);
@@ -128,14 +130,15 @@ static struct block *last_in(const struct index_slot *slot, int place) {
   int above = last == 0 ? -1 : (int)(last & DZ_INDEX_PLACE);
   for (int at = place; chunk != NULL && at > above; at--) {
     struct block *block = atomic_load_explicit(&chunk->starts[at], memory_order_acquire);
-    if (block != NULL) return block;
+    uint64_t base = (address >> SLOT_BITS << SLOT_BITS) + ((uint64_t)at << DZ_INDEX_UNIT_BITS);
+    if (block != NULL && block->range.base == base) return block; /* else the chunk is another slot's by now */
   }
   return dz_index_block_in(last);
 }
 
 /* The last block of a slot that starts at or below an address; NULL: none. */
 DZ_WITHOUT_LOCK static struct block *last_start(const struct index_slot *slot, uint64_t address) {
-  struct block *block = last_in(slot, (int)dz_index_place(address));
+  struct block *block = last_in(slot, address);
   return block == NULL || block->range.base > address ? NULL : block;
 }
 

@@ -74,10 +74,9 @@ static void end_leaving(struct pool *pool, struct block *block, bool unmapped) {
 }
 
 static void unmap_left(struct pool *pool) {
-  const struct driver *driver = &pool->tag->heap->device.driver;
   for (struct block *block = take_left(pool), *next; block != NULL; block = next) {
     next = block->freed_next;
-    end_leaving(pool, block, driver->MemUnmap(block->range.base, block->range.bytes) == CUDA_SUCCESS);
+    end_leaving(pool, block, dz_block_leave(block));
   }
 }
 
@@ -267,6 +266,7 @@ static uint64_t retry_asleep(drowse_heap *heap) {
   uint64_t stuck_bytes = 0;
   dz_lock(&heap->lock);
   for (struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    if (tag->unmapping) stuck_bytes += tag->stuck_bytes; /* somebody else tries */
     if (tag->state != DROWSE_ASLEEP || tag->unmapping) continue;
     tag->unmapping = true;
     dz_tag_pin(tag);

@@ -195,6 +195,20 @@ static void check_written(drowse_status status) {
   world_write(block);
 }
 
+static drowse_status copy_in_whole(void) {
+  struct world_block *block = &world_blocks[3];
+  memset(written, 0x5a, sizeof written);
+  return drowse_copy_in(world_heap, block->ptr, written, block->bytes);
+}
+
+/* Written in part or not, the tag wakes; where the file could not be read either, after it has been written once more. */
+static void check_whole(drowse_status status) {
+  const char *tag = "b";
+  if (status != DROWSE_OK && sweep_case()->mode != FAULT_ONCE) world_write(&world_blocks[3]);
+  EXPECT_OK(drowse_wake(world_heap, &tag, 1, NULL));
+  world_write(&world_blocks[3]);
+}
+
 static drowse_status copy_out(void) {
   memset(written, 0, sizeof written);
   return drowse_copy_out(world_heap, written, world_blocks[0].ptr, world_blocks[0].bytes);
@@ -266,6 +280,7 @@ static const struct scenario scenarios[] = {
     {"copy-in-asleep", world_asleep, copy_in, check_written, 0, SWEEP_CALLS_NOTHING},
     {"copy-in-sealed", world_sealed, copy_in, check_written, DRIVERS, 0},
     {"copy-in-file", world_asleep_in_file, copy_in, check_written, FILES, 0},
+    {"copy-in-whole-file", world_asleep_in_file, copy_in_whole, check_whole, FILES, 0},
     {"copy-out", world_awake, copy_out, check_read, DRIVERS, 0},
     {"copy-out-asleep", world_asleep, copy_out, check_read, 0, SWEEP_CALLS_NOTHING},
     {"copy-out-file", world_asleep_in_file, copy_out, check_read, FILES, 0},

@@ -284,6 +284,41 @@ START_TEST(readers_find_a_live_block_whatever_its_neighbours_do) {
 }
 END_TEST
 
+static void *read_inside(void *nothing) {
+  const uint64_t address = dz_range_end(&blocks[0].range) - DZ_UNIT;
+  while (!atomic_load(&written)) {
+    if (dz_index_find(&tables, address) != &blocks[0]) atomic_fetch_add(&missed, 1);
+  }
+  return nothing;
+}
+
+static void come_and_go(struct block *block, uint64_t base) {
+  block->range = (struct range){.base = base, .bytes = DZ_UNIT};
+  dz_index_add(&tables, block, &spare);
+  dz_index_remove(&tables, block, &spare);
+}
+
+/* A slot's chunk goes to the slot beside it and back, while readers look for a block that is in neither. */
+START_TEST(readers_take_no_other_slots_chunk_for_the_one_they_look_into) {
+  const uint64_t base = UINT64_C(0x7f1234560000);
+  pthread_t reader;
+  atomic_store(&written, false);
+  atomic_store(&missed, 0);
+  add(0, base, SLOT / 2);
+  for (int i = 1; i < DZ_INDEX_STARTS; i++) add(i, base + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
+  for (int i = 0; i < DZ_INDEX_STARTS; i++) add(10 + i, base + SLOT + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
+  ck_assert_int_eq(pthread_create(&reader, NULL, read_inside, NULL), 0);
+  ck_assert(dz_index_supply(&tables, &spare));
+  for (int write = 0; write < 50 * WRITES; write++) {
+    come_and_go(&blocks[20], base + SLOT - DZ_UNIT);
+    come_and_go(&blocks[20], base + SLOT + 40 * DZ_UNIT); /* at a place that the first block covers in its own slot */
+  }
+  atomic_store(&written, true);
+  ck_assert_int_eq(pthread_join(reader, NULL), 0);
+  ck_assert_int_eq(missed, 0);
+}
+END_TEST
+
 #define INDEX_TEST(suite, test) HARNESS_FIXTURE_TEST(suite, test, start, finish)
 
 int main(void) {
@@ -294,5 +329,6 @@ int main(void) {
   INDEX_TEST(suite, a_block_reaches_over_leaves_and_branches);
   INDEX_TEST(suite, addresses_without_tables_have_no_block);
   INDEX_TEST(suite, readers_find_a_live_block_whatever_its_neighbours_do);
+  INDEX_TEST(suite, readers_take_no_other_slots_chunk_for_the_one_they_look_into);
   return harness_run(suite);
 }

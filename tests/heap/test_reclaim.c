@@ -391,6 +391,7 @@ static void ck_early_stuck(drowse_expandable expandable) {
   heap->device.driver.MemUnmap = refuse_to_unmap;
   ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
   ck_state("a", DROWSE_ASLEEP);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 6 * GRANULE); /* four, of which two are here and there */
   ck_assert(is_filled(moved, 2 * GRANULE, 2));
   heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
   ck_ok(wake_tag("a"));
@@ -400,6 +401,38 @@ static void ck_early_stuck(drowse_expandable expandable) {
 
 START_TEST(what_moved_early_and_is_stuck_is_tried_again) {
   for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_stuck(kinds[kind]);
+}
+END_TEST
+
+/* ... or the driver has done what it refused. */
+static int refusals;
+
+static CUresult unmap_and_refuse(CUdeviceptr ptr, size_t size) {
+  CUresult code = dz_host_driver.MemUnmap(ptr, size);
+  return refusals-- > 0 ? CUDA_ERROR_NOT_PERMITTED : code;
+}
+
+static void ck_early_done(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  void *moved = move_early(stream, expandable);
+  open_gate(&gate);
+  refusals = 2; /* both pieces that have moved */
+  heap->device.driver.MemUnmap = unmap_and_refuse;
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_DRIVER);
+  ck_state("a", DROWSE_ASLEEP);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 2 * GRANULE);
+  heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 0);
+  ck_ok(wake_tag("a"));
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  ck_ok(wake_tag("a"));
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  end_of_early_move(stream);
+}
+
+START_TEST(what_moved_early_and_is_unmapped_after_all_is_not_stuck) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_done(kinds[kind]);
 }
 END_TEST
 
@@ -943,6 +976,7 @@ int main(void) {
   HEAP_TEST(suite, what_a_busy_stream_has_freed_serves_the_same_stream);
   HEAP_TEST(suite, what_moved_early_sleeps_and_wakes);
   HEAP_TEST(suite, what_moved_early_and_is_stuck_is_tried_again);
+  HEAP_TEST(suite, what_moved_early_and_is_unmapped_after_all_is_not_stuck);
   HEAP_TEST(suite, what_moved_early_and_is_stuck_outlasts_a_tag_without_blocks);
   HEAP_TEST(suite, a_capture_stops_no_moves_on_other_streams);
   HEAP_TEST(suite, what_is_freed_during_a_capture_moves_after_it);
