@@ -272,10 +272,19 @@ static void measure_first(void) {
          ratio);
 }
 
-static void measure_later(size_t blocks) {
+/* scattered: with 512 bytes that are free between each block and the next, so that no two of them are one copy. */
+static void allocate_for_later(size_t blocks, bool scattered) {
+  void **between = scattered ? malloc(blocks * sizeof *between) : NULL;
+  if (scattered && between == NULL) bench_fail("malloc");
+  allocate(blocks, between);
+  for (size_t i = 0; scattered && i < blocks; i++) ok("freeing", drowse_free(bench_heap, between[i]));
+  free(between);
+}
+
+static void measure_later(size_t blocks, bool scattered) {
   struct sample sleeps = {0}, wakes = {0};
   open_heap();
-  allocate(blocks, NULL);
+  allocate_for_later(blocks, scattered);
   fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
   wake_up(NULL);
   for (unsigned round = 0; round < asked.rounds; round++) {
@@ -283,8 +292,8 @@ static void measure_later(size_t blocks) {
     wake_up(&wakes);
   }
   bench_close();
-  print("sleep", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
-  print("wake", blocks, &wakes, "link+map", limit.link_in + limit.map);
+  print(scattered ? "sleep, scattered" : "sleep", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
+  print(scattered ? "wake, scattered" : "wake", blocks, &wakes, "link+map", limit.link_in + limit.map);
 }
 
 /* What copies nothing takes turns with the driver, which is twice as fast in one minute as in the next. */
@@ -311,26 +320,6 @@ static void measure_short(size_t blocks) {
   print("sleep, sealed", blocks, &sealed, "unmap", limit.unmap);
   print("sleep, discarding", blocks, &discards, "unmap", limit.unmap);
   print("wake, discarded", blocks, &discarded, "map", limit.map);
-}
-
-/* As many, but with 512 bytes that are free between each and the next: no two of them are one copy. */
-static void measure_scattered(size_t blocks) {
-  struct sample sleeps = {0}, wakes = {0};
-  void **between = malloc(blocks * sizeof *between);
-  if (between == NULL) bench_fail("malloc");
-  open_heap();
-  allocate(blocks, between);
-  for (size_t i = 0; i < blocks; i++) ok("freeing", drowse_free(bench_heap, between[i]));
-  free(between);
-  fall_asleep(NULL, DROWSE_OFFLOAD, NULL);
-  wake_up(NULL);
-  for (unsigned round = 0; round < asked.rounds; round++) {
-    fall_asleep(&sleeps, DROWSE_OFFLOAD, NULL);
-    wake_up(&wakes);
-  }
-  bench_close();
-  print("sleep, scattered", blocks, &sleeps, "link+unmap", limit.link_out + limit.unmap);
-  print("wake, scattered", blocks, &wakes, "link+map", limit.link_in + limit.map);
 }
 
 /* As servers do with every request. */
@@ -435,10 +424,10 @@ int main(int argc, char **argv) {
   }
   measure_holds();
   measure_first();
-  measure_later(asked.blocks);
-  measure_later(asked.many);
+  measure_later(asked.blocks, false);
+  measure_later(asked.many, false);
+  measure_later(asked.many, true);
   measure_short(asked.blocks);
   measure_short(asked.many);
-  measure_scattered(asked.many);
   return EXIT_SUCCESS;
 }

@@ -13,8 +13,8 @@ of the tree, in DIR (.build/mutants), which is configured with debug checks. KIN
     swap      two statements change places
 
 Tab-separated: mutant, what became of it (compiler, a test's name, time, or SURVIVED), the changed line. The last line has the
-rate: of the mutants that compile, how many some test found. Unit tests come first and the fault sweep last, and the first test
-that fails ends it. Fails if a mutant survived.
+rate: of the mutants that compile, how many some test found. Unit tests come first and the fault sweep last; what comes behind a
+group of tests with one that fails is not run. Takes minutes a mutant. Fails if a mutant survived.
 """
 
 import argparse

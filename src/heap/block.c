@@ -144,13 +144,14 @@ static void flush(struct pool *pool, struct quick *quick) {
 }
 
 void dz_pool_flush(struct pool *pool) {
-  for (unsigned i = 0; i < DZ_QUICK_SIZES; i++) flush(pool, &pool->quick[i]);
+  for (unsigned place = 0; place < DZ_QUICK_PLACES; place++) {
+    for (unsigned way = 0; way < DZ_QUICK_WAYS; way++) flush(pool, &pool->quick[place][way]);
+  }
 }
 
 /* The one of a size's place that makes way: one without blocks, or the one that got none for longer. */
 static struct quick *victim_of(struct pool *pool, uint64_t bytes) {
-  size_t at = (size_t)(dz_quick_of(pool, bytes) - pool->quick) & ~(size_t)1;
-  struct quick *first = &pool->quick[at], *second = first + 1;
+  struct quick *first = dz_quick_place(pool, bytes), *second = first + 1;
   if (first->count == 0 || second->count == 0) return first->count == 0 ? first : second;
   return first->freed_at < second->freed_at ? first : second;
 }
@@ -175,6 +176,12 @@ void dz_block_hide(struct block *block) {
   dz_index_remove(&pool->tag->heap->index, block, &pool->spare_chunks);
 }
 
+static void make_hole(struct block *block) {
+  block->state = DZ_HOLE;
+  block->poisoned = false;
+  (void)dz_block_settle(block);
+}
+
 void dz_block_end(struct block *block) {
   struct pool *pool = dz_pool_of(block);
   struct tag *tag = pool->tag;
@@ -184,15 +191,14 @@ void dz_block_end(struct block *block) {
   dz_block_drop_backup(block);
   if (tag->state == DROWSE_ASLEEP) {
     dz_uses_drop(block);
-    block->state = DZ_HOLE;
-    block->poisoned = false;
-  } else {
-    block->state = block->uses == NULL ? DZ_FREE : DZ_PENDING;
-  }
-  if (block->state == DZ_PENDING)
+    make_hole(block);
+  } else if (block->uses != NULL) {
+    block->state = DZ_PENDING;
     dz_pending_add(block);
-  else
+  } else {
+    block->state = DZ_FREE;
     (void)dz_block_settle(block);
+  }
 }
 
 struct block *dz_segment_live(const struct segment *segment, const struct block *after) {
@@ -210,12 +216,6 @@ struct block *dz_tag_live(const struct tag *tag, const struct block *after) {
     for (; block == NULL && segment != NULL; segment = segment->next) block = dz_segment_live(segment, NULL);
   }
   return block;
-}
-
-static void make_hole(struct block *block) {
-  block->state = DZ_HOLE;
-  block->poisoned = false;
-  (void)dz_block_settle(block);
 }
 
 bool dz_block_leave(struct block *leaving) {

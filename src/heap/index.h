@@ -6,9 +6,9 @@
  *
  * A leaf's slot is for the blocks that start in its 64 KiB: one cache line with seven of them and the place of each, which is a
  * multiple of 512 bytes; where there are more, until none of those is left, a chunk with an entry for each place has the rest. So
- * the index takes a thousandth of what is mapped, of which large blocks leave nearly all untouched. Tables live as long as the
- * heap and blocks' nodes stay blocks' nodes, so a reader at any moment reads something that is one; it may be out of date by the
- * time it is looked at, and whoever acts on it looks again under the pool's lock.
+ * the index takes a thousandth of what is mapped. Tables live as long as the heap and blocks' nodes stay blocks' nodes, so a
+ * reader at any moment reads something that is one; it may be out of date by the time it is looked at, and whoever acts on it
+ * looks again under the pool's lock.
  */
 #ifndef DZ_INDEX_H
 #define DZ_INDEX_H

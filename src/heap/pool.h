@@ -26,7 +26,7 @@ struct quick {
 
 /* Sizes by hash, two of which have room at each place: of eight sizes among 64 places some two have the same one in every third
  * program, among 32 some three in every twentieth. */
-enum { DZ_QUICK_BITS = 5, DZ_QUICK_WAYS = 2, DZ_QUICK_SIZES = DZ_QUICK_WAYS << DZ_QUICK_BITS };
+enum { DZ_QUICK_BITS = 5, DZ_QUICK_PLACES = 1 << DZ_QUICK_BITS, DZ_QUICK_WAYS = 2 };
 enum { DZ_QUICK_BLOCKS = 64 }; /* of a size */
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
@@ -58,7 +58,7 @@ struct pool {
   size_t spare_count;
   struct chunk *spare_chunks; /* for the index */
   /* not joined yet with what is beside them; empty while it is closed. A place is a cache line */
-  _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_SIZES];
+  _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_PLACES][DZ_QUICK_WAYS];
   struct bins free;  /* its free blocks */
   struct bins holes; /* its holes */
   struct bins stuck; /* what is not known to be either */

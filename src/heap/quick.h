@@ -11,9 +11,14 @@
 
 #include "heap/block.h"
 
+/* A size's place: two, one behind the other. */
+static inline struct quick *dz_quick_place(struct pool *pool, uint64_t bytes) {
+  return pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_QUICK_BITS)];
+}
+
 /* Where blocks of a size are kept, if they are: it may be another size's. */
 static inline struct quick *dz_quick_of(struct pool *pool, uint64_t bytes) {
-  struct quick *place = &pool->quick[bytes / DZ_UNIT * UINT64_C(0x9e3779b97f4a7c15) >> (64 - DZ_QUICK_BITS) << 1];
+  struct quick *place = dz_quick_place(pool, bytes);
   return place[0].bytes == bytes ? &place[0] : &place[1];
 }
 

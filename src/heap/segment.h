@@ -59,7 +59,7 @@ static inline bool dz_segment_is_unmapped(const struct segment *segment) {
 
 /* The largest handles: of a pool of which something has been freed; of one of which nothing has, as when a model is loaded; for a
  * wake, which knows what is live. On an H100 a handle costs 0.05 to 0.1 ms, large or not; but free memory moves in whole handles,
- * and what a large one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a sixth
+ * and what a large one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a seventh
  * more at the peak than is live, of 20 MiB up to a fourteenth, of 4 MiB a fortieth. */
 #define DZ_MOVABLE_BYTES (UINT64_C(4) << 20)
 #define DZ_LOADED_BYTES (UINT64_C(48) << 20)

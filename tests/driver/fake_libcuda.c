@@ -9,7 +9,7 @@
  *   DROWSE_FAKE_INIT      "100": cuInit fails with that error
  *   DROWSE_FAKE_MIG       its devices are slices, by their names
  *   DROWSE_FAKE_NO_VMM    its devices have no virtual memory management
- *   DROWSE_FAKE_FAULTS    "FILE": while there is such a file, one in 100 of the calls of driver/faults.h fails
+ *   DROWSE_FAKE_FAULTS    "FILE": while there is such a file, one in 100 of the calls of SLEEP_FAULTS fails
  */
 #include "driver/host/state.h"
 
@@ -98,7 +98,7 @@ static bool fails(void) {
   static CUresult faulty_##name parameters {                              \
     return fails() ? CUDA_ERROR_INVALID_VALUE : dz_host_##name arguments; \
   }
-FAULTS(FAULTY)
+SLEEP_FAULTS(FAULTY)
 #undef FAULTY
 
 /* ---- finding entries */
@@ -132,7 +132,7 @@ static bool is_missing(const char *name) {
 static entry_point with_faults(const char *name, entry_point entry) {
 #define FAULTY(faulty, parameters, arguments) \
   if (strcmp(name, "cu" #faulty) == 0) return (entry_point)faulty_##faulty;
-  FAULTS(FAULTY)
+  SLEEP_FAULTS(FAULTY)
 #undef FAULTY
   return entry;
 }

@@ -99,13 +99,7 @@ static drowse_status start_and_wait(void) {
   drowse_op *op;
   drowse_sleep_options options = {.struct_size = sizeof options};
   drowse_status status = drowse_sleep_start(world_heap, &(drowse_rule){.action = DROWSE_OFFLOAD}, 1, &options, &op);
-  if (status != DROWSE_OK) {
-    EXPECT(op == NULL);
-    return status;
-  }
-  status = drowse_op_wait(op, -1);
-  drowse_op_release(op);
-  return status;
+  return world_finish(status, op);
 }
 
 static const struct scenario scenarios[] = {

@@ -82,13 +82,7 @@ static void asleep_beside_free(void) {
 static drowse_status wake_started(void) {
   drowse_op *op;
   drowse_status status = drowse_wake_start(world_heap, order, 2, NULL, &op);
-  if (status != DROWSE_OK) {
-    EXPECT(op == NULL);
-    return status;
-  }
-  status = drowse_op_wait(op, -1);
-  drowse_op_release(op);
-  return status;
+  return world_finish(status, op);
 }
 
 static const struct scenario scenarios[] = {

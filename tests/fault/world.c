@@ -232,6 +232,16 @@ void world_write(const struct world_block *block) {
   EXPECT_OK(drowse_copy_in(world_heap, block->ptr, world_pattern(block), block->bytes));
 }
 
+drowse_status world_finish(drowse_status started, drowse_op *op) {
+  if (started != DROWSE_OK) {
+    EXPECT(op == NULL);
+    return started;
+  }
+  drowse_status status = drowse_op_wait(op, -1);
+  drowse_op_release(op);
+  return status;
+}
+
 bool world_has(const struct world_block *block) {
   static unsigned char found[BYTES_MOST];
   memset(found, 0, block->bytes);

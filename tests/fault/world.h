@@ -73,6 +73,9 @@ const unsigned char *world_pattern(const struct world_block *block); /* what is 
 void world_write(const struct world_block *block);
 bool world_has(const struct world_block *block);
 
+/* Waits for what a start has started, if it did, and lets go of it; what either returned. */
+drowse_status world_finish(drowse_status started, drowse_op *op);
+
 drowse_stats world_stats(const char *tag); /* NULL: the heap's */
 drowse_state world_state(const char *tag);
 

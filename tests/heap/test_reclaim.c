@@ -4,6 +4,8 @@
  * happens on the way when the driver fails, when a stream captures, and when there is not enough.
  */
 #include "fixture.h"
+
+#include "driver/faults.h"
 #include "heap/reclaim.h"
 
 enum { SEGMENT_KINDS = 2 };
@@ -634,37 +636,18 @@ static bool fails(const char *name) {
   return true;
 }
 
-/* X(entry, parameters, arguments) */
-#define FAULTS(X)                                                                                                               \
-  X(MemAddressReserve, (CUdeviceptr * ptr, size_t size, size_t alignment, CUdeviceptr wanted, unsigned long long flags),        \
-    (ptr, size, alignment, wanted, flags))                                                                                      \
-  X(MemAddressFree, (CUdeviceptr ptr, size_t size), (ptr, size))                                                                \
-  X(MemCreate, (CUmemGenericAllocationHandle * handle, size_t size, const CUmemAllocationProp *prop, unsigned long long flags), \
-    (handle, size, prop, flags))                                                                                                \
-  X(MemRelease, (CUmemGenericAllocationHandle handle), (handle))                                                                \
-  X(MemMap, (CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags),       \
-    (ptr, size, offset, handle, flags))                                                                                         \
-  X(MemUnmap, (CUdeviceptr ptr, size_t size), (ptr, size))                                                                      \
-  X(MemSetAccess, (CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count), (ptr, size, desc, count))          \
-  X(StreamQuery, (CUstream stream), (stream))                                                                                   \
-  X(StreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status), (stream, status))                                     \
-  X(EventCreate, (CUevent * event, unsigned int flags), (event, flags))                                                         \
-  X(EventRecord, (CUevent event, CUstream stream), (event, stream))                                                             \
-  X(EventQuery, (CUevent event), (event))                                                                                       \
-  X(CtxSynchronize, (void), ())
-
 #define FAULTY(name, parameters, arguments)                        \
   static CUresult faulty_##name parameters {                       \
     return fails(#name) ? failure : dz_host_driver.name arguments; \
   }
-FAULTS(FAULTY)
+GROWTH_FAULTS(FAULTY)
 #undef FAULTY
 
 static void arm(void) {
   calls = 0;
   failed = NULL;
 #define ENTRY(name, parameters, arguments) heap->device.driver.name = faulty_##name;
-  FAULTS(ENTRY)
+  GROWTH_FAULTS(ENTRY)
 #undef ENTRY
 }
 
@@ -782,7 +765,7 @@ START_TEST(every_entry_of_a_growth_fails_for_ever) {
   for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
 #define SWEEP(name, parameters, arguments) \
   for (int kind = 0; kind < SEGMENT_KINDS; kind++) sweep(codes[i], true, kinds[kind], #name);
-    FAULTS(SWEEP)
+    GROWTH_FAULTS(SWEEP)
 #undef SWEEP
   }
 }

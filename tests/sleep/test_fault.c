@@ -24,7 +24,7 @@ static bool fails(const char *name) {
   static CUresult faulty_##name parameters {                                        \
     return fails(#name) ? CUDA_ERROR_INVALID_VALUE : dz_host_driver.name arguments; \
   }
-FAULTS(FAULTY)
+SLEEP_FAULTS(FAULTY)
 #undef FAULTY
 
 static void arm(uint64_t call) {
@@ -32,7 +32,7 @@ static void arm(uint64_t call) {
   failing = call;
   failed = NULL;
 #define ENTRY(name, parameters, arguments) heap->device.driver.name = faulty_##name;
-  FAULTS(ENTRY)
+  SLEEP_FAULTS(ENTRY)
 #undef ENTRY
 }
 
