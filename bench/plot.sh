@@ -46,7 +46,8 @@ pivot() {
   pivot "$1/random.tsv" '$4 " live, " $3' '$2' '$5' '$2 != "none"' >"$work/random"
   pivot "$1/growth.tsv" '$2' '"ms"' '$4' >"$work/growth"
   awk -F'\t' 'BEGIN { OFS = FS; print "what", "drowse", "limit" }
-    NR > 1 && $8 != "-" && $8 != "payload" && !seen[$2]++ { print $2, $5, $9 }' "$1/sleep.tsv" >"$work/sleep"
+    NR > 1 && $8 != "-" && $8 != "payload" && !seen[$2]++ { sub(/scattered/, $4 " scattered", $2); print $2, $5, $9 }' \
+    "$1/sleep.tsv" >"$work/sleep"
   for kind in expandable discrete; do
     pivot "$1/traces.tsv" '$2' '$3' '$8' "\$4 == \"$kind\"" >"$work/traces-$kind"
   done

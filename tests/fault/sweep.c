@@ -70,6 +70,7 @@ static drowse_status call_with_fault(struct promise_error *error) {
   fault_arm(&at_hand);
   drowse_status status = scenario->call();
   promise_take_error(error);
+  world_settle();
   fault_rest();
   note_calls();
   return status;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backup/chunk.h"
 #include "driver/host.h"
 #include "heap/heap.h"
 
@@ -230,6 +231,22 @@ const unsigned char *world_pattern(const struct world_block *block) {
 
 void world_write(const struct world_block *block) {
   EXPECT_OK(drowse_copy_in(world_heap, block->ptr, world_pattern(block), block->bytes));
+}
+
+/* A chunk that has failed and that nobody uses goes. */
+static bool is_settled(const struct arena *arena) {
+  bool settled = arena->growing == 0;
+  for (const struct arena_chunk *chunk = arena->chunks; chunk != NULL && settled; chunk = chunk->next)
+    settled = chunk->stage != CHUNK_FAILED || !dz_chunk_is_unused(chunk);
+  return settled;
+}
+
+void world_settle(void) {
+  if (world_heap == NULL) return;
+  struct arena *arena = &world_heap->arena;
+  dz_lock(&arena->lock);
+  while (!is_settled(arena)) (void)dz_cond_wait(&arena->changed, &arena->lock, DZ_NEVER);
+  dz_unlock(&arena->lock);
 }
 
 drowse_status world_finish(drowse_status started, drowse_op *op) {

@@ -73,6 +73,10 @@ const unsigned char *world_pattern(const struct world_block *block); /* what is 
 void world_write(const struct world_block *block);
 bool world_has(const struct world_block *block);
 
+/* Waits for the threads that pin memory for backups, which go on when a call has returned: while they do, whether a fault meets
+ * them is a matter of time. */
+void world_settle(void);
+
 /* Waits for what a start has started, if it did, and lets go of it; what either returned. */
 drowse_status world_finish(drowse_status started, drowse_op *op);
 
