@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes the library's sources in one place at a time and runs the tests on each: who finds it?
 
-    tests/mutate.py [--seed N] [--count N] [--files GLOB] [--build DIR] [--list] [MUTANT...]
+    tests/mutate.py [--seed N] [--count N] [--files GLOB] [--build DIR] [--flags FLAGS] [--jobs N] [--quick] [--list]
+                    [MUTANT...]
 
-Of all mutants COUNT (200) are taken by SEED (1), or those named, as the list names them: FILE:LINE:KIND. They are made in a copy
-of the tree, in DIR (.build/mutants), which is configured with debug checks. KIND is one of
+Of all mutants COUNT (200) are taken by SEED (1), or those named, as the list names them: FILE:LINE:KIND. They are made in copies of
+the tree, in DIR (.build/mutants), which are configured with FLAGS (debug checks), N mutants at a time. KIND is one of
 
     negate    a condition of if, while, for or ?: is turned round
     delete    a statement is left out
@@ -13,16 +14,22 @@ of the tree, in DIR (.build/mutants), which is configured with debug checks. KIN
     swap      two statements change places
 
 Tab-separated: mutant, what became of it (compiler, a test's name, time, or SURVIVED), the changed line. The last line has the
-rate: of the mutants that compile, how many some test found. Unit tests come first and the fault sweep last; what comes behind a
-group of tests with one that fails is not run. Takes minutes a mutant. Fails if a mutant survived.
+rate: of the mutants that compile, how many some test found. The tests of the file come first, then those of its folder, then the
+others, and the fault sweep last, unless it shall be quick: what comes behind a group with a test that fails is not run. Takes a minute of processor time a
+mutant, and nine one that survives. Fails if a mutant survived.
 """
 
 import argparse
+import concurrent.futures
 import fnmatch
+import os
 import pathlib
+import queue
 import random
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -109,50 +116,98 @@ def all_mutants(pattern):
     return mutants
 
 
+def run(command, seconds, folder):
+    """What a command printed and its status; None: it took too long, and is stopped with all that it has started."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          start_new_session=True) as process:
+        try:
+            printed, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None
+        return process.returncode, printed
+
+
+def groups(name, quick):
+    """The tests in the order in which they are likely to find what has been changed in a file, as make's lists."""
+    folder, subject = name.split("/")[1], pathlib.PurePath(name).stem
+    own, near, most = f"tests/{folder}/test_{subject}", f"tests/{folder}/%", "$(unit_tests) $(plain_tests)"
+    yield f"$(filter {own},{most})"
+    yield f"$(filter-out {own},$(filter {near},{most}))"
+    yield f"$(filter-out {near},{most}) $(cxx_tests) $(storm_tests) $(jump_tests)"
+    if not quick:
+        yield "$(fault_tests)"
+
+
 class Tree:
     """A copy of the sources, and a build of it."""
 
     def __init__(self, folder):
         self.source, self.build = folder / "source", folder / "build"
-        if folder.exists():
-            shutil.rmtree(folder)
-        ignored = shutil.ignore_patterns(".build", ".git", "autom4te.cache")
+
+    def make(self, seconds, *arguments):
+        return run(["make", "-s", *arguments], seconds, self.build)
+
+    def begin(self, flags, jobs):
+        ignored = shutil.ignore_patterns(".*", "autom4te.cache")
         shutil.copytree(ROOT, self.source, ignore=ignored, symlinks=True)
         self.build.mkdir()
-        self.run(["../source/bootstrap"], BUILD_SECONDS, cwd=self.source)
-        self.run(["../source/configure", "-q", "--enable-debug", "CFLAGS=-g -O1"], BUILD_SECONDS)
-        if not self.compiles():
-            sys.exit("mutate.py: the sources do not compile as they are")
+        if not (self.source / "configure").exists():
+            run(["../source/bootstrap"], BUILD_SECONDS, self.source)
+        run(["../source/configure", "-q", *shlex.split(flags)], BUILD_SECONDS, self.build)
+        done = self.make(BUILD_SECONDS, f"-j{jobs}", "check", "TESTS=")
+        if done is None or done[0] != 0:
+            sys.exit(f"mutate.py: the sources do not compile as they are: {done[1] if done else 'it takes too long'}")
 
-    def run(self, command, seconds, cwd=None):
-        try:
-            return subprocess.run(command, cwd=cwd or self.build, capture_output=True, text=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            return None
+    def copy(self, folder):
+        """Another one, built, which knows where it is."""
+        shutil.copytree(self.source.parent, folder, symlinks=True)
+        copy = Tree(folder)
+        run(["./config.status", "-q"], BUILD_SECONDS, copy.build)
+        return copy
 
-    def compiles(self):
-        done = self.run(["make", "-s", "-j2", "check", "TESTS="], BUILD_SECONDS)
-        return done is not None and done.returncode == 0
-
-    def killer(self):
+    def killer(self, name, quick):
         """The first test that fails; None: none does."""
-        for tests in ("$(unit_tests)", "$(plain_tests) $(cxx_tests) $(storm_tests)", "$(fault_tests)"):
-            done = self.run(["make", "-j2", "check-TESTS", f"TESTS={tests}"], TEST_SECONDS)
+        for tests in groups(name, quick):
+            done = self.make(TEST_SECONDS, "-j2", "check-TESTS", f"TESTS={tests}")
             if done is None:
                 return "time"
-            failed = re.findall(r"^(?:FAIL|ERROR): (\S+)", done.stdout, re.MULTILINE)
-            if failed or done.returncode != 0:
+            failed = re.findall(r"^(?:FAIL|ERROR): (\S+)", done[1], re.MULTILINE)
+            if failed or done[0] != 0:
                 return failed[0] if failed else "make"
         return None
 
+    def try_one(self, mutant, quick):
+        name, lines, change = mutant
+        path = self.source / name
+        path.write_text("\n".join(change.get(at, line) for at, line in enumerate(lines)))
+        done = self.make(BUILD_SECONDS, "libdrowse-all.la")
+        found = (self.killer(name, quick) or "SURVIVED") if done is not None and done[0] == 0 else "compiler"
+        path.write_text("\n".join(lines))
+        return found
 
-def try_one(tree, mutant):
-    name, lines, change = mutant
-    path = tree.source / name
-    path.write_text("\n".join(change.get(at, line) for at, line in enumerate(lines)))
-    found = (tree.killer() or "SURVIVED") if tree.compiles() else "compiler"
-    path.write_text("\n".join(lines))
-    return found
+
+def try_all(names, mutants, asked):
+    """What becomes of each, as soon as it is known. JOBS trees at a time have one."""
+    folder = asked.build.resolve()
+    if folder.exists():
+        shutil.rmtree(folder)
+    first = Tree(folder / "1")
+    first.begin(asked.flags, asked.jobs)
+    trees = queue.SimpleQueue()
+    trees.put(first)
+    with concurrent.futures.ThreadPoolExecutor(asked.jobs) as threads:
+        for tree in threads.map(first.copy, [folder / str(number) for number in range(2, asked.jobs + 1)]):
+            trees.put(tree)
+
+        def try_one(name):
+            tree = trees.get()
+            found = tree.try_one(mutants[name], asked.quick)
+            trees.put(tree)
+            return name, found
+
+        for done in concurrent.futures.as_completed([threads.submit(try_one, name) for name in names]):
+            yield done.result()
 
 
 def main():
@@ -161,6 +216,9 @@ def main():
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--files", default="*", metavar="GLOB")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / ".build" / "mutants", metavar="DIR")
+    parser.add_argument("--flags", default="--enable-debug 'CFLAGS=-g -O1'")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("mutants", nargs="*", metavar="MUTANT")
     asked = parser.parse_args()
@@ -173,10 +231,8 @@ def main():
     if asked.list:
         print("\n".join(sorted(mutants)))
         return 0
-    tree = Tree(asked.build.resolve())
     compiled = survived = 0
-    for name in names:
-        found = try_one(tree, mutants[name])
+    for name, found in try_all(names, mutants, asked):
         line = mutants[name][1][int(name.split(":")[1]) - 1].strip()
         compiled += found != "compiler"
         survived += found == "SURVIVED"
