@@ -493,7 +493,7 @@ typedef struct drowse_sleep_options {
   size_t struct_size;
   uint32_t flags; /* 0 */
   drowse_drain drain;
-  const drowse_stream *streams; /* with DROWSE_DRAIN_STREAMS */
+  const drowse_stream *streams; /* with DROWSE_DRAIN_STREAMS; the heap knows them from then on: drowse_stream_retire() */
   size_t stream_count;
   int64_t drain_timeout_ms; /* for holds and for the device together; <= 0: for ever. Past it DROWSE_ERR_BUSY, nothing changed */
   drowse_backup backup;

@@ -161,17 +161,6 @@ void dz_pending_poll(drowse_heap *heap, bool all) {
 
 /* ---- the public calls */
 
-/* The stream's record in the heap, made if need be. The guard entered. */
-static drowse_status know_stream(drowse_heap *heap, CUstream handle, struct stream **stream) {
-  uint64_t identity;
-  drowse_status status = dz_stream_identify(heap, handle, &identity);
-  if (status != DROWSE_OK) return status;
-  dz_lock(&heap->lock);
-  *stream = dz_stream_get(heap, handle, identity);
-  dz_unlock(&heap->lock);
-  return *stream != NULL ? DROWSE_OK : dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
-}
-
 static drowse_status note_use(drowse_heap *heap, void *ptr, struct stream *stream) {
   drowse_status status = DROWSE_OK;
   dz_lock(&heap->lock);
@@ -195,7 +184,7 @@ DROWSE_API drowse_status drowse_record_stream(drowse_heap *heap, void *ptr, drow
   struct stream *stream;
   status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) return status;
-  status = know_stream(heap, handle, &stream);
+  status = dz_stream_see(heap, handle, &stream);
   if (status == DROWSE_OK) status = note_use(heap, ptr, stream);
   return dz_guard_leave(&guard, status);
 }

@@ -178,7 +178,7 @@ drowse_status dz_pools_drain(drowse_heap *heap) {
   heap->draining = true;
   each_pool(heap, note_frees);
   dz_unlock(&heap->lock);
-  drowse_status status = dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER);
+  drowse_status status = dz_drain(heap, DROWSE_DRAIN_DEVICE, DZ_NEVER);
   dz_lock(&heap->lock);
   if (status == DROWSE_OK) each_pool(heap, note_done);
   heap->draining = false;

@@ -111,6 +111,16 @@ struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identi
   return stream;
 }
 
+drowse_status dz_stream_see(drowse_heap *heap, CUstream handle, struct stream **stream) {
+  uint64_t identity;
+  drowse_status status = dz_stream_identify(heap, handle, &identity);
+  if (status != DROWSE_OK) return status;
+  dz_lock(&heap->lock);
+  *stream = dz_stream_get(heap, handle, identity);
+  dz_unlock(&heap->lock);
+  return *stream != NULL ? DROWSE_OK : dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a stream");
+}
+
 /* ---- draining */
 
 /* The per-thread default stream is another one on every thread. The legacy stream waits for all of them, as for every blocking
@@ -190,12 +200,11 @@ static drowse_status check_known(drowse_heap *heap, struct stream *stream) {
   return status;
 }
 
-static drowse_status check_captures(drowse_heap *heap, const drowse_stream *streams, size_t count) {
+static drowse_status check_captures(drowse_heap *heap) {
   drowse_status status = DROWSE_OK;
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
     status = check_known(heap, stream);
   }
-  for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = check_capture(heap, streams[i]);
   return status;
 }
 
@@ -217,13 +226,7 @@ static drowse_status say_unmarked(const drowse_heap *heap, CUstream stream, CUre
   return dz_driver_error(&heap->device.driver, code, "marking the work on stream %p", (void *)stream);
 }
 
-/* Waits for what is now on a stream of the caller's. */
-static drowse_status drain_stream(const drowse_heap *heap, CUstream stream, CUevent event, int64_t deadline) {
-  CUresult code = mark(heap, stream, event);
-  return code == CUDA_SUCCESS ? wait_event(heap, event, deadline) : say_unmarked(heap, stream, code);
-}
-
-/* The same for one that we know; once it is retired its work was its owner's to wait for. */
+/* Waits for what is now on a stream; once it is retired its work was its owner's to wait for. */
 static drowse_status drain_known(drowse_heap *heap, struct stream *stream, CUevent event, int64_t deadline) {
   if (!dz_stream_begin(heap, stream)) return DROWSE_OK;
   CUresult code = mark(heap, stream->handle, event);
@@ -232,7 +235,7 @@ static drowse_status drain_known(drowse_heap *heap, struct stream *stream, CUeve
   return code == CUDA_SUCCESS ? wait_event(heap, event, deadline) : status;
 }
 
-static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *streams, size_t count, int64_t deadline) {
+static drowse_status drain_streams(drowse_heap *heap, int64_t deadline) {
   const struct driver *driver = &heap->device.driver;
   drowse_status status = DROWSE_OK;
   CUevent event;
@@ -241,7 +244,6 @@ static drowse_status drain_streams(drowse_heap *heap, const drowse_stream *strea
   for (struct stream *stream = next_known(heap, NULL); status == DROWSE_OK && stream != NULL; stream = next_known(heap, stream)) {
     status = drain_known(heap, stream, event, deadline);
   }
-  for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = drain_stream(heap, streams[i], event, deadline);
   (void)driver->EventDestroy(event);
   return status;
 }
@@ -269,24 +271,24 @@ static drowse_status drain_device(drowse_heap *heap, int64_t deadline) {
   if (deadline != DZ_NEVER) {
     drowse_status status = drain_context(heap, deadline);
     if (status != DROWSE_ERR_UNSUPPORTED) return status;
-    status = drain_streams(heap, NULL, 0, deadline);
+    status = drain_streams(heap, deadline);
     if (status != DROWSE_OK) return status;
   }
   CUresult code = driver->CtxSynchronize();
   return code == CUDA_SUCCESS ? DROWSE_OK : dz_driver_error(driver, code, "waiting for the work on %s", heap->device.name);
 }
 
-drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_stream *streams, size_t count, int64_t deadline) {
+drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, int64_t deadline) {
   if (drain == DROWSE_DRAIN_NONE) return DROWSE_OK;
   drowse_status status = drain == DROWSE_DRAIN_DEVICE ? check_capture(heap, NULL) : DROWSE_OK;
-  if (status == DROWSE_OK) status = check_captures(heap, streams, count);
+  if (status == DROWSE_OK) status = check_captures(heap);
   if (status != DROWSE_OK) return status;
-  return drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, deadline) : drain_streams(heap, streams, count, deadline);
+  return drain == DROWSE_DRAIN_DEVICE ? drain_device(heap, deadline) : drain_streams(heap, deadline);
 }
 
 void dz_drain_whatever(drowse_heap *heap) {
   CUevent event;
-  if (dz_drain(heap, DROWSE_DRAIN_DEVICE, NULL, 0, DZ_NEVER) == DROWSE_OK) return;
+  if (dz_drain(heap, DROWSE_DRAIN_DEVICE, DZ_NEVER) == DROWSE_OK) return;
   if (heap->device.driver.EventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS) return;
   for (struct stream *stream = next_known(heap, NULL); stream != NULL; stream = next_known(heap, stream)) {
     (void)drain_known(heap, stream, event, DZ_NEVER);

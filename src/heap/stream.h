@@ -58,6 +58,9 @@ drowse_status dz_stream_identify(drowse_heap *heap, CUstream handle, uint64_t *i
 /* The heap's record of a stream, made if need be; NULL: no memory. With the lock held. */
 struct stream *dz_stream_get(drowse_heap *heap, CUstream handle, uint64_t identity);
 
+/* Both of them. Without the lock; the guard entered. */
+drowse_status dz_stream_see(drowse_heap *heap, CUstream handle, struct stream **stream);
+
 /* Whoever gives a known stream's handle to the driver does so between begin and end, short calls only: its owner waits for that
  * when he retires it. False: it is retired. */
 bool dz_stream_begin(drowse_heap *heap, struct stream *stream);
@@ -70,9 +73,9 @@ bool dz_stream_mark(drowse_heap *heap, struct stream *stream, CUevent event);
 /* What to wait on, from any thread, for the work on a stream. */
 CUstream dz_stream_waitable(CUstream handle);
 
-/* Waits for work on the device, as drain says; streams are the caller's. BUSY: a known stream is capturing, and nothing has been
+/* Waits for work on the device, as drain says. BUSY: a known stream is capturing, and nothing has been
  * waited for; or the deadline is over. Without the lock; the guard entered. */
-drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, const drowse_stream *streams, size_t count, int64_t deadline);
+drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, int64_t deadline);
 
 /* For a heap's end: waits for the work on the device, or, where that cannot be, on each known stream for which it can. Without
  * the lock; the guard entered. */

@@ -60,12 +60,8 @@ static drowse_status init_waiting(struct drowse_op *op) {
   return dz_error_system(DROWSE_ERR_SYSTEM, code, "no condition for an operation");
 }
 
-static struct drowse_op *allocate(size_t stream_count, const char *directory) {
-  size_t bytes;
-  if (__builtin_mul_overflow(stream_count, sizeof(drowse_stream), &bytes) ||
-      __builtin_add_overflow(bytes, sizeof(struct drowse_op), &bytes))
-    return NULL;
-  struct drowse_op *op = calloc(1, bytes);
+static struct drowse_op *allocate(const char *directory) {
+  struct drowse_op *op = calloc(1, sizeof *op);
   if (op != NULL && directory != NULL && (op->directory = strdup(directory)) == NULL) {
     free(op);
     return NULL;
@@ -73,9 +69,8 @@ static struct drowse_op *allocate(size_t stream_count, const char *directory) {
   return op;
 }
 
-struct drowse_op *dz_op_make(drowse_heap *heap, drowse_status (*run)(struct drowse_op *op), const drowse_stream *streams,
-                             size_t count, const char *directory) {
-  struct drowse_op *op = allocate(count, directory);
+struct drowse_op *dz_op_make(drowse_heap *heap, drowse_status (*run)(struct drowse_op *op), const char *directory) {
+  struct drowse_op *op = allocate(directory);
   if (op == NULL) {
     dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for an operation");
     return NULL;
@@ -88,8 +83,6 @@ struct drowse_op *dz_op_make(drowse_heap *heap, drowse_status (*run)(struct drow
   op->run = run;
   op->tags_end = &op->tags;
   op->deadline = DZ_NEVER;
-  op->stream_count = count;
-  if (count > 0) memcpy(op->streams, streams, count * sizeof *streams);
   if (init_waiting(op) == DROWSE_OK) return op;
   free(op->directory);
   free(op);

@@ -49,13 +49,10 @@ struct drowse_op {
   struct error error; /* if the status is one */
 
   char *directory; /* for files; NULL: none */
-  size_t stream_count;
-  drowse_stream streams[]; /* to drain */
 };
 
-/* A new operation, with a copy of the streams and the directory; failure stored if it is NULL. */
-struct drowse_op *dz_op_make(drowse_heap *heap, drowse_status (*run)(struct drowse_op *op), const drowse_stream *streams,
-                             size_t count, const char *directory);
+/* A new operation, with a copy of the directory; failure stored if it is NULL. */
+struct drowse_op *dz_op_make(drowse_heap *heap, drowse_status (*run)(struct drowse_op *op), const char *directory);
 
 /* Adds a tag whose motion has begun. With the heap's lock. */
 void dz_op_add(struct drowse_op *op, struct tag *tag);

@@ -127,7 +127,7 @@ static drowse_status run(struct drowse_op *op) {
     return status;
   }
   status = dz_guard_enter(&guard, op->heap);
-  if (status == DROWSE_OK) status = dz_drain(op->heap, op->drain, op->streams, op->stream_count, op->deadline);
+  if (status == DROWSE_OK) status = dz_drain(op->heap, op->drain, op->deadline);
   if (status == DROWSE_OK) status = back_up(op);
   if (status != DROWSE_OK) {
     stay_awake(op);
@@ -251,6 +251,16 @@ static drowse_status retry_stuck(drowse_heap *heap) {
   return dz_guard_leave(&guard, DROWSE_OK);
 }
 
+/* The heap knows them from now on: whoever retires one can be sure that the operation does not use it any more. */
+static drowse_status see_streams(drowse_heap *heap, const drowse_stream *streams, size_t count) {
+  struct guard guard;
+  struct stream *stream;
+  drowse_status status = count == 0 ? DROWSE_OK : dz_guard_enter(&guard, heap);
+  if (count == 0 || status != DROWSE_OK) return status;
+  for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = dz_stream_see(heap, streams[i], &stream);
+  return dz_guard_leave(&guard, status);
+}
+
 /* Makes the operation, the tags' motion begun; NULL: failure in *status. */
 static struct drowse_op *prepare(drowse_heap *heap, const drowse_rule *rules, size_t count, const drowse_sleep_options *given,
                                  drowse_status *status) {
@@ -259,8 +269,9 @@ static struct drowse_op *prepare(drowse_heap *heap, const drowse_rule *rules, si
   if (*status == DROWSE_OK) *status = read_options(&options, given);
   if (*status == DROWSE_OK && rules == NULL && count > 0)
     *status = dz_error(DROWSE_ERR_INVALID, "rules is NULL, and count %zu", count);
+  if (*status == DROWSE_OK) *status = see_streams(heap, options.streams, options.stream_count);
   if (*status != DROWSE_OK) return NULL;
-  struct drowse_op *op = dz_op_make(heap, run, options.streams, options.stream_count, options.directory);
+  struct drowse_op *op = dz_op_make(heap, run, options.directory);
   if (op == NULL) {
     *status = dz_error_last();
     return NULL;

@@ -379,7 +379,7 @@ static struct drowse_op *prepare(drowse_heap *heap, const char *const *tags, siz
   if (*status == DROWSE_OK && tags == NULL && count > 0)
     *status = dz_error(DROWSE_ERR_INVALID, "tags is NULL, and count %zu", count);
   if (*status != DROWSE_OK) return NULL;
-  struct drowse_op *op = dz_op_make(heap, run, NULL, 0, NULL);
+  struct drowse_op *op = dz_op_make(heap, run, NULL);
   if (op == NULL) {
     *status = dz_error_last();
     return NULL;

@@ -125,6 +125,22 @@ START_TEST(given_streams_are_drained_within_a_time) {
 }
 END_TEST
 
+/* Its operation waits for the hold and has not looked at the stream yet. */
+START_TEST(a_given_stream_is_not_used_once_it_is_retired) {
+  drowse_op *op;
+  CUstream retired = make_stream();
+  drowse_stream streams[] = {retired};
+  drowse_sleep_options options = {
+      .struct_size = sizeof options, .drain = DROWSE_DRAIN_STREAMS, .streams = streams, .stream_count = 1};
+  ck_ok(drowse_hold(heap, "a", 0));
+  ck_ok(drowse_sleep_start(heap, &(drowse_rule){.tag = "a", .action = DROWSE_OFFLOAD}, 1, &options, &op));
+  drop_stream(retired);
+  ck_ok(drowse_unhold(heap, "a"));
+  ck_ok(drowse_op_wait(op, -1));
+  drowse_op_release(op);
+}
+END_TEST
+
 /* ---- not waiting */
 
 START_TEST(streams_that_are_not_given_are_not_waited_for) {
@@ -277,6 +293,7 @@ int main(void) {
   DRAIN_TEST(suite, known_streams_are_drained);
   DRAIN_TEST(suite, given_streams_are_drained);
   DRAIN_TEST(suite, given_streams_are_drained_within_a_time);
+  DRAIN_TEST(suite, a_given_stream_is_not_used_once_it_is_retired);
   DRAIN_TEST(suite, streams_that_are_not_given_are_not_waited_for);
   DRAIN_TEST(suite, nothing_is_waited_for_if_the_caller_vouches);
   DRAIN_TEST(suite, a_stream_that_cannot_be_drained_changes_nothing);
