@@ -4,6 +4,7 @@
  */
 #include "fault/fault.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,11 @@ static bool is_in(enum fault_point point, uint64_t set) {
   return fault_is_entry(point) && (set >> point & 1) != 0;
 }
 
+/* The host device looks at what it has inherited: nothing that a driver does. */
+static bool is_of_emulation(enum fault_point point) {
+  return point == FAULT_host_fstat;
+}
+
 /* These tell of errors, and of what is current, without looking at a device. */
 static bool is_question(enum fault_point point) {
   return point == FAULT_GetErrorName || point == FAULT_GetErrorString;
@@ -94,7 +100,7 @@ static bool can_be_short(enum fault_point point) {
 bool fault_has(enum fault_point point, enum fault_mode mode, enum fault_variant variant) {
   switch (variant) {
   case FAULT_REFUSED:
-    return point != FAULT_io_uring_result || mode != FAULT_ALL;
+    return !is_of_emulation(point) && (point != FAULT_io_uring_result || mode != FAULT_ALL);
   case FAULT_FULL:
     return is_in(point, makers) && mode != FAULT_ALL;
   case FAULT_DONE:
@@ -116,14 +122,17 @@ bool fault_has(enum fault_point point, enum fault_mode mode, enum fault_variant 
 
 /* ---- the case at hand */
 
-static struct fault_case armed;
+static struct fault_case armed_case;
+static pthread_mutex_t armed_lock = PTHREAD_MUTEX_INITIALIZER; /* threads may still call from the case before */
 static atomic_bool counting;
 static atomic_uint_fast64_t calls[FAULT_POINTS];
 static atomic_bool injected;
 static void (*tell)(void);
 
 void fault_arm(const struct fault_case *wanted) {
-  armed = *wanted;
+  (void)pthread_mutex_lock(&armed_lock);
+  armed_case = *wanted;
+  (void)pthread_mutex_unlock(&armed_lock);
   for (size_t i = 0; i < FAULT_POINTS; i++) atomic_store(&calls[i], 0);
   atomic_store(&injected, false);
   atomic_store(&counting, true);
@@ -161,8 +170,16 @@ static bool fails_with_all(enum fault_point point) {
   return !is_in(point, takers) && point != FAULT_munmap && point != FAULT_host_munmap && point != FAULT_io_uring_result;
 }
 
+static struct fault_case case_at_hand(void) {
+  (void)pthread_mutex_lock(&armed_lock);
+  struct fault_case at_hand = armed_case;
+  (void)pthread_mutex_unlock(&armed_lock);
+  return at_hand;
+}
+
 bool fault_hits(enum fault_point point, enum fault_variant *variant) {
   if (!atomic_load(&counting)) return false;
+  const struct fault_case armed = case_at_hand();
   uint64_t call = atomic_fetch_add(&calls[point], 1) + 1;
   bool hit = point == armed.point && (armed.mode == FAULT_ONCE ? call == armed.k : armed.k > 0 && call >= armed.k);
   if (!hit && !(armed.mode == FAULT_ALL && fault_injected() && fails_with_all(point))) return false;

@@ -275,11 +275,11 @@ void *fault_dlopen(struct fault_place place, const char *name, int flags) {
 }
 
 #if HAVE_LIBURING_H
-static __typeof__(io_uring_queue_init) *real_queue_init;
-static __typeof__(io_uring_get_sqe) *real_get_sqe;
-static __typeof__(io_uring_submit) *real_submit;
-static __typeof__(io_uring_submit_and_wait) *real_submit_and_wait;
-static __typeof__(io_uring_peek_batch_cqe) *real_peek;
+static __typeof__(io_uring_queue_init) *_Atomic real_queue_init;
+static __typeof__(io_uring_get_sqe) *_Atomic real_get_sqe;
+static __typeof__(io_uring_submit) *_Atomic real_submit;
+static __typeof__(io_uring_submit_and_wait) *_Atomic real_submit_and_wait;
+static __typeof__(io_uring_peek_batch_cqe) *_Atomic real_peek;
 static const struct fault_place in_ring = {"io_ring.c", 0};
 
 static int queue_init(unsigned entries, struct io_uring *ring, unsigned flags) {
@@ -319,7 +319,7 @@ static void *replace(const char *name, void *found) {
   };
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
     if (strcmp(name, entries[i].name) != 0) continue;
-    memcpy(entries[i].real, &found, sizeof found);
+    __atomic_store_n((void **)entries[i].real, found, __ATOMIC_SEQ_CST); /* several threads look for it */
     return entries[i].ours;
   }
   return found;

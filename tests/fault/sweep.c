@@ -23,7 +23,7 @@
 static struct report {
   bool injected, done;
   uint64_t calls[FAULT_POINTS];
-  struct world_left left; /* of a run without a fault */
+  struct left left; /* of a run without a fault */
   char failure[2048];
   int frames;
   void *stack[32];
@@ -55,7 +55,7 @@ static void note_calls(void) {
   for (size_t i = 0; i < FAULT_POINTS; i++) report->calls[i] = fault_calls((enum fault_point)i);
 }
 
-void sweep_fail(const char *file, int line, const char *format, ...) {
+void expect_fail(const char *file, int line, const char *format, ...) {
   va_list values;
   int length = snprintf(report->failure, sizeof report->failure, "%s:%d: ", file, line);
   va_start(values, format);
@@ -120,7 +120,7 @@ static void run_in_child(void) {
 }
 
 static void begin_case(const struct fault_case *wanted) {
-  struct world_left left = report->left;
+  struct left left = report->left;
   memset(report, 0, sizeof *report);
   report->left = left;
   at_hand = *wanted;

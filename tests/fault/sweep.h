@@ -18,6 +18,7 @@
 #define SWEEP_H
 
 #include "drowse.h"
+#include "fault/expect.h"
 #include "fault/fault.h"
 
 /* A set of statuses. */
@@ -49,21 +50,5 @@ const struct fault_case *sweep_case(void);
 
 /* Whether what puts the calling thread's context back may have failed again and again. */
 bool sweep_is_about_context(void);
-
-void sweep_fail(const char *file, int line, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
-#define EXPECT(condition)                                                         \
-  do {                                                                            \
-    if (!(condition)) sweep_fail(__FILE__, __LINE__, "%s is not so", #condition); \
-  } while (0)
-#define EXPECT_MSG(condition, ...)                                 \
-  do {                                                             \
-    if (!(condition)) sweep_fail(__FILE__, __LINE__, __VA_ARGS__); \
-  } while (0)
-#define EXPECT_OK(call)                                                                                         \
-  do {                                                                                                          \
-    drowse_status expect_got = (call);                                                                          \
-    if (expect_got != DROWSE_OK)                                                                                \
-      sweep_fail(__FILE__, __LINE__, "%s: %s: %s", #call, drowse_status_name(expect_got), drowse_last_error()); \
-  } while (0)
 
 #endif

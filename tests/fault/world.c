@@ -4,13 +4,10 @@
  */
 #include "fault/world.h"
 
-#include <dirent.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "backup/chunk.h"
 #include "driver/host.h"
@@ -27,27 +24,6 @@ static uint64_t seeds, threads_before;
 
 /* ---- the process */
 
-static size_t count_entries(const char *path) {
-  DIR *directory = opendir(path);
-  EXPECT(directory != NULL);
-  size_t count = 0;
-  while (readdir(directory) != NULL) count++;
-  (void)closedir(directory);
-  return count;
-}
-
-/* A thread that has been joined may be listed for a moment; one that was left behind is listed for ever. most 0: nobody knows how
- * many the driver has. */
-static uint64_t await_threads(uint64_t most) {
-  uint64_t threads = count_entries("/proc/self/task");
-  for (unsigned looks = 0; most > 0 && threads > most; looks++) {
-    EXPECT_MSG(looks < 100000, "a thread is left");
-    (void)sched_yield();
-    threads = count_entries("/proc/self/task");
-  }
-  return threads;
-}
-
 static const char *chosen_device(void) {
   const char *device = getenv("DROWSE_TEST_DEVICE");
   return device == NULL ? "host:64MiB" : device;
@@ -57,20 +33,19 @@ bool world_is_on_gpu(void) {
   return strncmp(chosen_device(), "cuda", 4) == 0;
 }
 
-static uint64_t most_threads(const struct world_left *before) {
+static uint64_t most_threads(const struct left *before) {
   if (before != NULL) return before->threads;
   return world_is_on_gpu() ? 0 : threads_before;
 }
 
-static void *do_nothing(void *nothing) {
-  return nothing;
+void world_begin(void) {
+  threads_before = left_threads();
 }
 
-/* A sanitizer may make a thread of its own along with the first one. */
-void world_begin(void) {
-  pthread_t thread;
-  EXPECT(pthread_create(&thread, NULL, do_nothing, NULL) == 0 && pthread_join(thread, NULL) == 0);
-  threads_before = count_entries("/proc/self/task");
+void world_await_threads(void) {
+  struct host_counts counts;
+  dz_host_counts(&counts);
+  (void)left_look(threads_before + counts.threads);
 }
 
 void world_use_thread(void) {
@@ -121,29 +96,6 @@ static void end_stream(void) {
 
 /* ---- the end */
 
-/* What the fault has kept the library from giving back to the device goes with the context. */
-static void end_contexts(void) {
-  struct host_counts counts;
-  dz_host_counts(&counts);
-  for (CUdevice device = 0; counts.contexts > 0 && device < 8; device++) {
-    while (fault_real_driver()->DevicePrimaryCtxRelease(device) == CUDA_SUCCESS) continue;
-    dz_host_counts(&counts);
-  }
-}
-
-static void check_device(bool excused) {
-  struct host_counts counts, nothing = {0};
-  dz_host_counts(&counts);
-  uint64_t reclaimed = counts.reclaimed;
-  counts.reclaimed = 0;
-  EXPECT_MSG(excused || reclaimed == 0, "%llu things of the device were left", (unsigned long long)reclaimed);
-  EXPECT_MSG(counts.registered == 0, "%llu bytes are still pinned", (unsigned long long)counts.registered_bytes);
-  EXPECT_MSG(memcmp(&counts, &nothing, sizeof counts) == 0,
-             "left: %llu contexts, %llu handles, %llu reservations, %llu mappings, %llu streams, %llu events",
-             (unsigned long long)counts.contexts, (unsigned long long)counts.handles, (unsigned long long)counts.reservations,
-             (unsigned long long)counts.mappings, (unsigned long long)counts.streams, (unsigned long long)counts.events);
-}
-
 /* Nobody tries a second time to destroy an event or a stream, or to unpin what goes; the rest is tried again, but not for ever.
  */
 static bool loses_to_device(void) {
@@ -152,28 +104,6 @@ static bool loses_to_device(void) {
       wanted->point == FAULT_MemUnmap || wanted->point == FAULT_MemRelease || wanted->point == FAULT_MemAddressFree;
   bool takes = fault_has(wanted->point, FAULT_ONCE, FAULT_DONE);
   return fault_is_for_ever() || (fault_injected() && takes && !(tried_again && wanted->mode == FAULT_ONCE));
-}
-
-static void print_files(void) {
-  char path[64], name[256];
-  for (int file = 3; file < 64; file++) {
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    ssize_t length = readlink(path, name, sizeof name - 1);
-    if (length > 0) (void)printf("  open: %.*s\n", (int)length, name);
-  }
-  (void)fflush(stdout);
-}
-
-static void check_left(const struct world_left *before, const struct world_left *now) {
-  bool unmapped = sweep_case()->point != FAULT_munmap || !fault_injected();
-  if (now->live.allocations > before->live.allocations) fault_print_allocations(1);
-  EXPECT_MSG(now->live.allocations <= before->live.allocations, "%lld allocations more than without a fault",
-             (long long)(now->live.allocations - before->live.allocations));
-  EXPECT_MSG(!unmapped || now->live.mapped_bytes <= before->live.mapped_bytes, "%lld bytes more are mapped than without a fault",
-             (long long)(now->live.mapped_bytes - before->live.mapped_bytes));
-  if (now->files != before->files) print_files();
-  EXPECT_MSG(now->files == before->files, "%lld files are open more than without a fault",
-             (long long)(now->files - before->files));
 }
 
 /* A tag whose pages the driver would not take back is tried again, and they go. */
@@ -188,7 +118,7 @@ static void check_nothing_stuck(void) {
              (unsigned long long)stats.mapped_bytes);
 }
 
-void world_end(const struct world_left *before, struct world_left *now) {
+void world_end(const struct left *before, struct left *now) {
   bool closed_with_fault = world_heap == NULL && fault_injected() && sweep_case()->mode != FAULT_ONCE;
   bool excused = loses_to_device() || closed_with_fault || (world_stream != NULL && world_heap == NULL);
   (void)drowse_scope_leave(NULL); /* which fails: so this thread has a record of its last failure in every run */
@@ -201,12 +131,11 @@ void world_end(const struct world_left *before, struct world_left *now) {
   }
   world_heap = NULL;
   fault_forget();
-  end_contexts();
-  check_device(excused);
-  uint64_t threads = await_threads(most_threads(before));
-  struct world_left left = {fault_live(), count_entries("/proc/self/fd"), threads};
+  left_end_contexts();
+  left_check_device(excused);
+  struct left left = left_look(most_threads(before));
   if (before != NULL)
-    check_left(before, &left);
+    left_check(before, &left, sweep_case()->point != FAULT_munmap || !fault_injected());
   else
     *now = left;
 }

@@ -6,6 +6,7 @@
 #ifndef WORLD_H
 #define WORLD_H
 
+#include "fault/left.h"
 #include "fault/sweep.h"
 
 #define KIB (UINT64_C(1) << 10)
@@ -30,12 +31,6 @@ extern drowse_stream world_stream; /* NULL: there is none but the legacy one */
 void world_make_stream(void);
 void world_destroy_stream(void);
 
-/* What is left of the library when the heap is closed, of which some is for ever: names, and records of the thread that asks. */
-struct world_left {
-  struct fault_live live;
-  uint64_t files, threads;
-};
-
 /* On a GPU, if DROWSE_TEST_DEVICE says so; else on the host device, whose counts tell what is left of it. */
 bool world_is_on_gpu(void);
 
@@ -48,7 +43,7 @@ void world_use_thread(void);
 extern void (*world_at_end)(void); /* what a scenario without a heap has to end first; NULL: nothing */
 
 /* Closes the heap, if there is one. Nothing may be left but what is in *before; NULL: noted in *now. */
-void world_end(const struct world_left *before, struct world_left *now);
+void world_end(const struct left *before, struct left *now);
 
 /* Opens the heap, and fills it: awake. */
 void world_open(void);
@@ -76,6 +71,9 @@ bool world_has(const struct world_block *block);
 /* Waits for the threads that pin memory for backups, which go on when a call has returned: while they do, whether a fault meets
  * them is a matter of time. */
 void world_settle(void);
+
+/* Waits until no thread is left but the test's and the device's. */
+void world_await_threads(void);
 
 /* Waits for what a start has started, if it did, and lets go of it; what either returned. */
 drowse_status world_finish(drowse_status started, drowse_op *op);
