@@ -68,6 +68,16 @@ static drowse_status to_host_by_streams(void) {
   return sleep_all(DROWSE_OFFLOAD, (drowse_sleep_options){.drain = DROWSE_DRAIN_STREAMS});
 }
 
+static void with_stream(void) {
+  world_awake();
+  world_make_stream();
+}
+
+static drowse_status to_host_by_given_stream(void) {
+  return sleep_all(DROWSE_OFFLOAD,
+                   (drowse_sleep_options){.drain = DROWSE_DRAIN_STREAMS, .streams = &world_stream, .stream_count = 1});
+}
+
 static void with_room(void) {
   world_awake();
   EXPECT_OK(drowse_backup_reserve(world_heap, 4 * MIB));
@@ -106,6 +116,7 @@ static const struct scenario scenarios[] = {
     {"sleep", world_awake, to_host, check_offloaded, SLEEPS, 0},
     {"sleep-in-time", world_awake, to_host_in_time, check_offloaded, SLEEPS, SWEEP_BRIEF},
     {"sleep-by-streams", world_awake, to_host_by_streams, check_offloaded, SLEEPS, SWEEP_BRIEF},
+    {"sleep-by-given-stream", with_stream, to_host_by_given_stream, check_offloaded, SLEEPS, SWEEP_BRIEF},
     {"sleep-with-room", with_room, to_host, check_offloaded, SLEEPS, 0},
     {"sleep-started", world_awake, start_and_wait, check_offloaded, SLEEPS, SWEEP_BRIEF},
     {"sleep-sealed", world_sealed, to_host, check_wakes, SLEEPS, 0},
