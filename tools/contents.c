@@ -207,7 +207,7 @@ static enum finding compare_file(struct job *job, const struct block *block) {
   if (same_sum && (!same_file || memcmp(job->memory, job->wanted, block->bytes) == 0)) return RIGHT;
   if (same_file) {
     dz_say("%s: byte %llu differs after waking, tag \"%s\"", source->path,
-           (unsigned long long)(block->offset + first_difference(job->memory, job->wanted, block->bytes)), source->tag->name);
+           (unsigned long long)block->offset + first_difference(job->memory, job->wanted, block->bytes), source->tag->name);
   } else {
     dz_say("%s: the %zu bytes from %llu differ after waking, tag \"%s\"", source->path, block->bytes,
            (unsigned long long)block->offset, source->tag->name);

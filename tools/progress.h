@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-/* Starts a bar; label is a literal. */
-void dz_progress_begin(const char *label);
+/* Starts a bar; text is a literal. */
+void dz_progress_begin(const char *text);
 
 /* Shows how far it is. */
 void dz_progress_show(uint64_t done_bytes, uint64_t total_bytes);

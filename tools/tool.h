@@ -27,7 +27,7 @@ void dz_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void dz_say_last(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The COMMAND of dz_say(), from here on. */
-void dz_say_command(const char *command);
+void dz_say_command(const char *name);
 
 /* Flushes stdout; false, and says so, if not all of the output was written. */
 bool dz_output_done(void);

@@ -25,7 +25,7 @@ struct file_extent {
 /* Makes a file of bytes in a directory; each extent takes a multiple of DZ_FILE_ALIGN of them. The thread's signals are blocked:
  * a file larger than the process may write raises SIGXFSZ. INVALID: directory is NULL. IO: the directory is not there or cannot
  * be written, or the disk, a quota or a limit has no room. */
-drowse_status dz_file_make(const char *directory, uint64_t bytes, struct file **file);
+drowse_status dz_file_make(const char *directory, uint64_t bytes, struct file **made);
 
 /* The maker has taken all the extents it wants. The last one to let go closes the file. */
 void dz_file_release(struct file *file);

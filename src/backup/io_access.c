@@ -106,15 +106,16 @@ static drowse_status access_parts(struct access *access, uint64_t offset, char *
 }
 
 drowse_status dz_io_access(const struct file_extent *extent, uint64_t offset, void *memory, uint64_t bytes, bool write) {
+  const size_t room = (size_t)2 * DZ_FILE_PIECE;
   struct access access = {.extent = extent, .write = write};
-  void *piece = mmap(NULL, 2 * DZ_FILE_PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void *piece = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (piece == MAP_FAILED) return dz_error_system(DROWSE_ERR_NO_HOST_MEMORY, errno, "memory for a piece of a file");
-  (void)madvise(piece, 2 * DZ_FILE_PIECE, MADV_DONTFORK);
+  (void)madvise(piece, room, MADV_DONTFORK);
   access.piece = piece;
   access.before = access.piece + DZ_FILE_PIECE;
   drowse_status status = dz_io_begin(&access.io, 1);
   if (status == DROWSE_OK) status = access_parts(&access, offset, memory, bytes);
   dz_io_end(&access.io);
-  (void)munmap(piece, 2 * DZ_FILE_PIECE);
+  (void)munmap(piece, room);
   return status;
 }

@@ -106,7 +106,7 @@ static inline struct pool *dz_pool_glance(pool_bucket *table, const drowse_tag *
 }
 
 /* The same, made if need be, with the heap's lock; NULL: no memory, failure stored. */
-struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream stream, uint64_t stream_identity);
+struct pool *dz_pool_get(struct tag *tag, enum pool_kind kind, CUstream handle, uint64_t stream_identity);
 
 /* Sees to it that the pool has that many nodes for blocks, and what the index needs; gives back what it has too many of. With
  * both locks. NO_HOST_MEMORY. */

@@ -37,7 +37,7 @@ uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t re
 
 /* Reserves a range of bytes and makes it a segment, all one hole, in no list yet. Called with the lock held, which it lets go
  * meanwhile. NO_ADDRESS_SPACE, NO_HOST_MEMORY, DRIVER. */
-drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment **segment);
+drowse_status dz_segment_make(struct pool *pool, uint64_t bytes, struct segment **result);
 
 /* Ends a segment without extents and its blocks; it is in no list. Its addresses go with the next dz_heap_free_addresses(). With
  * the lock. */

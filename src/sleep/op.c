@@ -165,7 +165,7 @@ drowse_status dz_op_wait_idle(struct drowse_op *op, int64_t deadline) {
   drowse_status status = DROWSE_OK;
   const struct tag *busy;
   dz_lock(&heap->lock);
-  while (status == DROWSE_OK && (busy = find_busy(op)) != NULL) {
+  while (status == DROWSE_OK && find_busy(op) != NULL) {
     if (atomic_load(&op->canceled)) {
       status = dz_op_check(op);
     } else if (!dz_cond_wait(&heap->changed, &heap->lock, deadline) && (busy = find_busy(op)) != NULL) {

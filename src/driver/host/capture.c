@@ -77,7 +77,7 @@ bool dz_capture_legacy_busy(const struct gpu *gpu) {
   return false;
 }
 
-CUresult dz_capture_check_legacy(struct gpu *gpu) {
+CUresult dz_capture_check_legacy(const struct gpu *gpu) {
   CUresult result = CUDA_SUCCESS;
   for (struct capture *capture = dz_host()->captures; capture != NULL; capture = capture->next) {
     if (capture->gpu != gpu || !has_blocking(capture)) continue;
@@ -87,7 +87,7 @@ CUresult dz_capture_check_legacy(struct gpu *gpu) {
   return result;
 }
 
-CUresult dz_capture_check_context(struct gpu *gpu) {
+CUresult dz_capture_check_context(const struct gpu *gpu) {
   CUresult result = CUDA_SUCCESS;
   for (struct capture *capture = dz_host()->captures; capture != NULL; capture = capture->next) {
     if (capture->gpu != gpu) continue;

@@ -74,13 +74,17 @@ CUresult dz_host_device(uint64_t capacity, CUdevice *device) {
   return dz_host_end(CUDA_SUCCESS);
 }
 
-/* Starts a call that is about a device. */
-static CUresult begin_device(CUdevice ordinal, struct gpu **gpu) {
-  CUresult result = dz_host_begin();
-  if (result != CUDA_SUCCESS) return result;
-  if (!have_device()) return dz_host_end(CUDA_ERROR_OUT_OF_MEMORY);
-  *gpu = dz_gpu_find(ordinal);
-  return *gpu == NULL ? dz_host_end(CUDA_ERROR_INVALID_DEVICE) : CUDA_SUCCESS;
+/* Starts a call that is about a device; NULL: it is over, with that result. */
+static struct gpu *begin_device(CUdevice ordinal, CUresult *result) {
+  *result = dz_host_begin();
+  if (*result != CUDA_SUCCESS) return NULL;
+  struct gpu *gpu = NULL;
+  if (!have_device())
+    *result = CUDA_ERROR_OUT_OF_MEMORY;
+  else if ((gpu = dz_gpu_find(ordinal)) == NULL)
+    *result = CUDA_ERROR_INVALID_DEVICE;
+  if (gpu == NULL) (void)dz_host_end(*result);
+  return gpu;
 }
 
 CUresult dz_host_DriverGetVersion(int *version) {
@@ -90,36 +94,36 @@ CUresult dz_host_DriverGetVersion(int *version) {
 }
 
 CUresult dz_host_DeviceGet(CUdevice *device, int ordinal) {
-  struct gpu *gpu;
-  CUresult result = begin_device(ordinal, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(ordinal, &result);
+  if (gpu == NULL) return result;
   if (device == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   *device = gpu->ordinal;
   return dz_host_end(CUDA_SUCCESS);
 }
 
 CUresult dz_host_DeviceGetCount(int *count) {
-  struct gpu *gpu;
-  CUresult result = begin_device(0, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(0, &result);
+  if (gpu == NULL) return result;
   if (count == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   *count = dz_host()->gpus->ordinal + 1; /* the newest is first */
   return dz_host_end(CUDA_SUCCESS);
 }
 
 CUresult dz_host_DeviceGetName(char *name, int length, CUdevice device) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (name == NULL || length <= 0) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   (void)snprintf(name, (size_t)length, "drowse host device");
   return dz_host_end(CUDA_SUCCESS);
 }
 
 CUresult dz_host_DeviceGetUuid(CUuuid *uuid, CUdevice device) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (uuid == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   memcpy(uuid->bytes, "drowse host ", 12);
   for (unsigned at = 0; at < 4; at++) uuid->bytes[12 + at] = (char)((unsigned)gpu->ordinal >> (24 - 8 * at) & 0xff);
@@ -138,9 +142,9 @@ CUresult dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CU
       {CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, 0},
       {DZ_ATTRIBUTE_HOST_NUMA_ID, -1},
   };
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (value == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) {
     if (attributes[i].attribute != attribute) continue;
@@ -152,9 +156,9 @@ CUresult dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CU
 
 /* All are in this process. */
 CUresult dz_host_DeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (can == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   if (dz_gpu_find(peer) == NULL) return dz_host_end(CUDA_ERROR_INVALID_DEVICE);
   *can = peer != device;
@@ -162,9 +166,9 @@ CUresult dz_host_DeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
 }
 
 CUresult dz_host_DeviceTotalMem(size_t *bytes, CUdevice device) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (bytes == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   *bytes = gpu->capacity;
   return dz_host_end(CUDA_SUCCESS);
@@ -194,9 +198,9 @@ static void close_file(struct gpu *gpu) {
 }
 
 CUresult dz_host_DevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (context == NULL) return dz_host_end(CUDA_ERROR_INVALID_VALUE);
   while (gpu->ending) (void)pthread_cond_wait(&dz_host()->ended, &dz_host()->lock);
   if (gpu->retains == 0) {
@@ -240,9 +244,9 @@ static void end_context(struct gpu *gpu) {
 }
 
 CUresult dz_host_DevicePrimaryCtxRelease(CUdevice device) {
-  struct gpu *gpu;
-  CUresult result = begin_device(device, &gpu);
-  if (result != CUDA_SUCCESS) return result;
+  CUresult result;
+  struct gpu *gpu = begin_device(device, &result);
+  if (gpu == NULL) return result;
   if (gpu->retains == 0 || gpu->ending) return dz_host_end(CUDA_ERROR_INVALID_CONTEXT);
   if (gpu->retains > 1) {
     gpu->retains--;

@@ -185,9 +185,9 @@ struct stream {
 CUresult dz_stream_find(CUstream handle, struct stream **stream);
 struct stream *dz_stream_make(struct gpu *gpu, bool blocking, uint32_t owner);
 
-/* Appends work, which begins after what is submitted to the stream, after the moment if one is given, and by the legacy stream's
+/* Appends what is submitted, which begins after what the stream has, after the moment if one is given, and by the legacy stream's
  * rule. staged: the stream frees it behind the work. OUT_OF_MEMORY: nothing is taken. */
-CUresult dz_stream_submit(struct stream *stream, const struct work *work, void *staged, const struct point *after);
+CUresult dz_stream_submit(struct stream *stream, const struct work *submitted, void *staged, const struct point *after);
 
 /* Whether it has done all that is submitted, and, the legacy stream, others too. */
 bool dz_stream_is_idle(const struct stream *stream);
@@ -220,9 +220,9 @@ struct clock {
 };
 
 /* Invalidates the captures that the call would destroy and says with what error it fails; CUDA_SUCCESS: with none. */
-CUresult dz_capture_check_legacy(struct gpu *gpu);  /* for touching the legacy stream */
-CUresult dz_capture_check_context(struct gpu *gpu); /* for waiting for the whole context */
-CUresult dz_capture_check_unsafe(void);             /* for a call that CUDA deems unsafe while somebody captures */
+CUresult dz_capture_check_legacy(const struct gpu *gpu);  /* for touching the legacy stream */
+CUresult dz_capture_check_context(const struct gpu *gpu); /* for waiting for the whole context */
+CUresult dz_capture_check_unsafe(void);                   /* for a call that CUDA deems unsafe while somebody captures */
 
 bool dz_capture_legacy_busy(const struct gpu *gpu); /* as dz_capture_check_legacy(), and invalidates nothing */
 void dz_capture_invalidate(struct capture *capture);
