@@ -91,6 +91,11 @@ typedef struct drowse_error {
  * failure is not replaced then. Since 0.1. */
 DROWSE_API drowse_status drowse_error_get(drowse_error *error);
 
+/* Stores a failure of the caller's own for drowse_last_error() and drowse_error_get() of this thread, and returns its status: for
+ * libraries that stand on this one and report as it does. The text is copied and cut at 511 bytes. DROWSE_ERR_INVALID: status is
+ * no failure, or text is NULL. Since 0.1. */
+DROWSE_API drowse_status drowse_error_set(drowse_status status, const char *text);
+
 /* The version of the library that runs, "0.1.0". Static. Async-signal-safe. Since 0.1. */
 DROWSE_API const char *drowse_version(void);
 

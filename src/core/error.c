@@ -189,3 +189,10 @@ DROWSE_API drowse_status drowse_error_get(drowse_error *error) {
   dz_result_write(error, &detail, sizeof detail);
   return DROWSE_OK;
 }
+
+DROWSE_API drowse_status drowse_error_set(drowse_status status, const char *text) {
+  if (status >= DROWSE_OK || status < DROWSE_ERR_UNSUPPORTED)
+    return dz_error(DROWSE_ERR_INVALID, "%d is no status of a failure", (int)status);
+  if (text == NULL) return dz_error(DROWSE_ERR_INVALID, "text is NULL");
+  return dz_error(status, "%s", text);
+}

@@ -135,6 +135,24 @@ START_TEST(error_get_refuses_without_storing_a_failure) {
 }
 END_TEST
 
+START_TEST(a_library_above_stores_failures_too) {
+  drowse_error error = {.struct_size = sizeof error};
+  fail_with_everything();
+  errno = EBADF;
+  ck_status(drowse_error_set(DROWSE_ERR_BUSY, "100% of it is taken"), DROWSE_ERR_BUSY);
+  ck_assert_int_eq(errno, EBADF);
+  ck_assert_str_eq(drowse_last_error(), "100% of it is taken");
+  ck_ok(drowse_error_get(&error));
+  ck_assert_int_eq(error.status, DROWSE_ERR_BUSY);
+  ck_assert_uint_eq(error.wanted_bytes, 0);
+  ck_status(drowse_error_set(DROWSE_OK, "fine"), DROWSE_ERR_INVALID);
+  ck_status(drowse_error_set((drowse_status)(DROWSE_ERR_UNSUPPORTED - 1), "what"), DROWSE_ERR_INVALID);
+  ck_assert_ptr_nonnull(strstr(drowse_last_error(), "-22"));
+  ck_status(drowse_error_set(DROWSE_ERR_IO, NULL), DROWSE_ERR_INVALID);
+  ck_assert_str_eq(drowse_last_error(), "text is NULL");
+}
+END_TEST
+
 START_TEST(failure_travels_as_a_value) {
   struct error saved;
   drowse_error error = {.struct_size = sizeof error};
@@ -179,6 +197,7 @@ int main(void) {
   HARNESS_TEST(suite, error_get_writes_no_more_than_a_smaller_struct_has);
   HARNESS_TEST(suite, error_get_zeroes_what_a_larger_struct_has_beyond);
   HARNESS_TEST(suite, error_get_refuses_without_storing_a_failure);
+  HARNESS_TEST(suite, a_library_above_stores_failures_too);
   HARNESS_TEST(suite, failure_travels_as_a_value);
   HARNESS_TEST(suite, failures_belong_to_their_thread);
   return harness_run(suite);
