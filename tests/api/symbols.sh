@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The header, the symbol map and the library name the same functions, and the library has nothing of the build that has faults.
+# Each public header, the symbol map of its library and the library name the same functions, and libdrowse has nothing of the build
+# that has faults.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -8,32 +9,53 @@ status=0
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 
+fail() {
+  echo "FAILED: $*"
+  status=1
+}
+
 # Declarations, one a line: the name is the first one in front of a parenthesis.
-# shellcheck disable=SC2086 # words
-echo '#include <drowse.h>' | ${CC:-gcc} -E -P -I "${top_srcdir:?}/include" -x c - | tr '\n' ' ' | tr ';' '\n' |
-  sed -n '/visibility("default")/s/.*visibility("default"))) *[^(]*[ *]\(drowse_[a-z_]*\) *(.*/\1/p' | sort >"$work/header"
-sed -n 's/^ *\(drowse_[a-z_]*\);$/\1/p' "$top_srcdir/src/drowse.map" | sort >"$work/map"
+declared() { # HEADER
+  # shellcheck disable=SC2086 # words
+  echo "#include <$1>" | ${CC:-gcc} -E -P -I "${top_srcdir:?}/include" -x c - | tr '\n' ' ' | tr ';' '\n' |
+    sed -n '/visibility("default")/s/.*visibility("default"))) *[^(]*[ *]\(drowse_[a-z_]*\) *(.*/\1/p' | sort
+}
 
-same() { # FILE FILE
+mapped() { # MAP
+  sed -n 's/^ *\([a-zA-Z_]*\);$/\1/p' "$top_srcdir/src/$1" | sort
+}
+
+exported() { # LIBRARY
+  ${NM:-nm} -D --defined-only "$1" | sed -e '/ A /d' -e 's/.* \([^ @]*\).*/\1/' | sort
+}
+
+same() { # FILE FILE OF
   diff "$work/$1" "$work/$2" && return
-  echo "FAILED: the $1 (<) and the $2 (>) name different functions"
-  status=1
+  fail "the $1 (<) and the $2 (>) of $3 name different functions"
 }
 
-[ "$(wc -l <"$work/header")" -ge 30 ] || {
-  echo "FAILED: only these were found in the header: $(cat "$work/header")"
-  status=1
+check() { # LIBRARY FEWEST HEADER HEADER-BELOW
+  declared "$3" >"$work/with"
+  declared "$4" >"$work/below"
+  comm -23 "$work/with" "$work/below" >"$work/header"
+  mapped "${1#lib}.map" >"$work/map"
+  [ "$(wc -l <"$work/header")" -ge "$2" ] || fail "only these were found in $3: $(cat "$work/header")"
+  same header map "$1"
+  library=${top_builddir:?}/.libs/$1.so
+  if [ -e "$library" ] && [ -s "$work/map" ]; then
+    exported "$library" >"$work/library"
+    same map library "$1"
+  fi
 }
-same header map
 
-library=${top_builddir:?}/.libs/libdrowse.so
-if [ -e "$library" ] && [ -s "$work/map" ]; then
-  ${NM:-nm} -D --defined-only "$library" | sed -e '/ A /d' -e 's/.* \([^ @]*\).*/\1/' | sort >"$work/library"
-  same map library
-  # Symbols that are not exported count too, and words.
+check libdrowse 30 drowse.h stddef.h
+check libdrowse-torch 7 drowse-torch.h drowse.h
+
+# Symbols that are not exported count too, and words.
+library=$top_builddir/.libs/libdrowse.so
+if [ -e "$library" ]; then
   if ${NM:-nm} "$library" | grep -E ' (__wrap_|__real_)?fault_' || grep -a DROWSE_FAULT "$library"; then
-    echo "FAILED: the library that is installed has a part of tests/fault"
-    status=1
+    fail "the library that is installed has a part of tests/fault"
   fi
 fi
 exit "$status"
