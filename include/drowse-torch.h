@@ -50,9 +50,10 @@ DROWSE_API void *drowse_torch_base_alloc(void *ptr, size_t *size);
  * capturing its heap stays as it is. Since 0.1. */
 DROWSE_API void drowse_torch_reset(void);
 
-/* The heap of PyTorch's device of that number, opened if need be: on "cuda:N", with the default options; where $DROWSE_DEVICE
- * names the host device, on that. It is never closed: a process may exit without it. NULL: DROWSE_ERR_INVALID: device is
- * negative, or more than 127; or what drowse_heap_open() fails with; the next call tries again. Since 0.1. */
+/* The heap of PyTorch's device of that number, opened if need be: on "cuda:N", where $DROWSE_DEVICE names the host device on
+ * that, with DROWSE_HEAP_RDMA_WHERE_POSSIBLE and otherwise the default options. It is never closed: a process may exit without
+ * it. NULL: DROWSE_ERR_INVALID: device is negative, or more than 127; or what drowse_heap_open() fails with; the next call tries
+ * again. Since 0.1. */
 DROWSE_API drowse_heap *drowse_torch_heap(int device) DROWSE_CHECKED;
 
 /* Has a device's memory come from this heap, with what options ever the caller has opened it. NULL: from none, until the next use

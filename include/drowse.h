@@ -310,8 +310,9 @@ typedef struct drowse_heap drowse_heap;
 
 /* Kinds of memory that a heap may be made of. */
 enum {
-  DROWSE_HEAP_EXPORTABLE = 1, /* drowse_export_get() gives descriptors of it, for other processes */
-  DROWSE_HEAP_RDMA = 2        /* network cards can reach it (GPUDirect RDMA) */
+  DROWSE_HEAP_EXPORTABLE = 1,         /* drowse_export_get() gives descriptors of it, for other processes */
+  DROWSE_HEAP_RDMA = 2,               /* network cards can reach it (GPUDirect RDMA) */
+  DROWSE_HEAP_RDMA_WHERE_POSSIBLE = 4 /* the same on a device that can; on others the heap is opened without */
 };
 
 /* Give it by {.struct_size = sizeof(drowse_heap_options)}; a member left zero means its default. Since 0.1. */
@@ -448,6 +449,13 @@ DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void
 
 /* Copies bytes from ptr, any range inside one block, to host memory. Likewise. Since 0.1. */
 DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const void *ptr, size_t bytes);
+
+/* Stores in *host where bytes from ptr on, any range inside one block, are in host memory while its tag sleeps: to be read, or
+ * written, without a copy. Good until the tag is woken, discarded or cleared, or the block is freed, which is the caller's to
+ * prevent meanwhile. After a failure *host is NULL. DROWSE_ERR_INVALID: also where the range leaves the block;
+ * DROWSE_ERR_NOT_FOUND: ptr is in no live block, or its tag is awake, its backup in a file, or it was discarded;
+ * DROWSE_ERR_BUSY: the tag is in motion. Since 0.1. */
+DROWSE_API drowse_status drowse_backup_get(drowse_heap *heap, const void *ptr, size_t bytes, void **host) DROWSE_CHECKED;
 
 /* The driver's entry point of that name, "cuStreamCreate", as this heap uses it: on the host device, the host device's. Cast it
  * to the type that cuda.h gives it. Valid until the heap is closed. NULL: not there. Since 0.1. */

@@ -179,3 +179,32 @@ DROWSE_API drowse_status drowse_copy_in(drowse_heap *heap, void *ptr, const void
 DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const void *ptr, size_t bytes) {
   return run_access(heap, &(struct access){.host = host, .address = (uint64_t)(uintptr_t)ptr, .bytes = bytes});
 }
+
+/* ---- a backup in place */
+
+/* With the lock held. */
+static drowse_status find_backup(const struct block *block, uint64_t offset, void **host) {
+  const struct tag *tag = block->segment->pool->tag;
+  if (tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING) return dz_tag_busy(tag);
+  if (tag->state == DROWSE_AWAKE || block->backup == NULL) {
+    const char *why = tag->state == DROWSE_AWAKE ? "awake" : block->filed != NULL ? "in a file" : "discarded";
+    dz_error(DROWSE_ERR_NOT_FOUND, "the contents of the tag \"%s\" are not in host memory: %s", tag->name->name, why);
+    dz_error_tag(tag->name->name);
+    return DROWSE_ERR_NOT_FOUND;
+  }
+  *host = (char *)dz_space_memory(block->backup) + offset;
+  return DROWSE_OK;
+}
+
+DROWSE_API drowse_status drowse_backup_get(drowse_heap *heap, const void *ptr, size_t bytes, void **host) {
+  const struct access access = {.address = (uint64_t)(uintptr_t)ptr, .bytes = bytes};
+  if (host == NULL) return dz_error(DROWSE_ERR_INVALID, "host is NULL");
+  *host = NULL;
+  drowse_status status = dz_heap_check(heap);
+  if (status != DROWSE_OK) return status;
+  dz_lock(&heap->lock);
+  const struct block *block = find_block(heap, &access, &status);
+  if (block != NULL) status = find_backup(block, access.address - block->range.base, host);
+  dz_unlock(&heap->lock);
+  return status;
+}

@@ -11,15 +11,19 @@
 
 /* ---- what a heap is opened with */
 
-static drowse_status need_attribute(const drowse_heap *heap, CUdevice_attribute attribute, const char *flag) {
+static bool has_attribute(const drowse_heap *heap, CUdevice_attribute attribute) {
   int has = 0;
-  CUresult code = heap->device.driver.DeviceGetAttribute(&has, attribute, heap->device.ordinal);
-  if (code == CUDA_SUCCESS && has) return DROWSE_OK;
+  return heap->device.driver.DeviceGetAttribute(&has, attribute, heap->device.ordinal) == CUDA_SUCCESS && has;
+}
+
+static drowse_status need_attribute(const drowse_heap *heap, CUdevice_attribute attribute, const char *flag) {
+  if (has_attribute(heap, attribute)) return DROWSE_OK;
   return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_heap_options: %s has no support for %s", heap->device.name, flag);
 }
 
 static drowse_status read_flags(drowse_heap *heap, uint32_t flags) {
-  const uint32_t known = DROWSE_HEAP_EXPORTABLE | DROWSE_HEAP_RDMA;
+  const CUdevice_attribute rdma = CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED;
+  const uint32_t known = DROWSE_HEAP_EXPORTABLE | DROWSE_HEAP_RDMA | DROWSE_HEAP_RDMA_WHERE_POSSIBLE;
   drowse_status status = DROWSE_OK;
   if ((flags & ~known) != 0)
     return dz_error(DROWSE_ERR_UNSUPPORTED, "drowse_heap_options: flags is 0x%x, and 0x%x are known", flags, known);
@@ -27,10 +31,9 @@ static drowse_status read_flags(drowse_heap *heap, uint32_t flags) {
     status = need_attribute(heap, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, "DROWSE_HEAP_EXPORTABLE");
     heap->properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   }
-  if (status == DROWSE_OK && (flags & DROWSE_HEAP_RDMA) != 0) {
-    status = need_attribute(heap, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, "DROWSE_HEAP_RDMA");
-    heap->properties.allocFlags.gpuDirectRDMACapable = 1;
-  }
+  if (status == DROWSE_OK && (flags & DROWSE_HEAP_RDMA) != 0) status = need_attribute(heap, rdma, "DROWSE_HEAP_RDMA");
+  bool reachable = (flags & DROWSE_HEAP_RDMA_WHERE_POSSIBLE) != 0 && has_attribute(heap, rdma);
+  heap->properties.allocFlags.gpuDirectRDMACapable = (flags & DROWSE_HEAP_RDMA) != 0 || reachable;
   return status;
 }
 

@@ -33,7 +33,8 @@ static drowse_heap *open_heap(int device) {
   drowse_heap *heap = NULL, *first = NULL;
   const char *name = getenv("DROWSE_DEVICE");
   (void)snprintf(gpu, sizeof gpu, "cuda:%d", device);
-  drowse_heap_options options = {.struct_size = sizeof options, .device = is_host(name) ? name : gpu};
+  drowse_heap_options options = {
+      .struct_size = sizeof options, .device = is_host(name) ? name : gpu, .flags = DROWSE_HEAP_RDMA_WHERE_POSSIBLE};
   if (drowse_heap_open(&heap, &options) != DROWSE_OK) return dz_heaps_opened(device);
   if (atomic_compare_exchange_strong(&heaps[device], &first, heap)) return heap;
   (void)drowse_heap_close(heap);

@@ -214,6 +214,13 @@ static drowse_status copy_out(void) {
   return drowse_copy_out(world_heap, written, world_blocks[0].ptr, world_blocks[0].bytes);
 }
 
+static drowse_status backup_get(void) {
+  void *host;
+  drowse_status status = drowse_backup_get(world_heap, world_blocks[0].ptr, world_blocks[0].bytes, &host);
+  if (status == DROWSE_OK) memcpy(written, host, world_blocks[0].bytes);
+  return status;
+}
+
 static void check_read(drowse_status status) {
   bool same = memcmp(written, world_pattern(&world_blocks[0]), world_blocks[0].bytes) == 0;
   EXPECT_MSG(status != DROWSE_OK || same, "what was read is something else");
@@ -283,6 +290,7 @@ static const struct scenario scenarios[] = {
     {"copy-in-whole-file", world_asleep_in_file, copy_in_whole, check_whole, FILES, 0},
     {"copy-out", world_awake, copy_out, check_read, DRIVERS, 0},
     {"copy-out-asleep", world_asleep, copy_out, check_read, 0, SWEEP_CALLS_NOTHING},
+    {"backup-get", world_asleep, backup_get, check_read, 0, SWEEP_CALLS_NOTHING},
     {"copy-out-file", world_asleep_in_file, copy_out, check_read, FILES, 0},
     {"trim", with_free, trim, check_trimmed, DRIVERS, 0},
     {"trim-asleep", world_asleep, trim, NULL, DRIVERS, 0},

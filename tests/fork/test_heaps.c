@@ -57,6 +57,7 @@ static int child_calls(void) {
   STEP(6, FORKED(drowse_trim(heap, 0)));
   STEP(7, FORKED(drowse_copy_in(heap, block, &byte, 1)));
   STEP(8, FORKED(drowse_copy_out(heap, &byte, block, 1)));
+  STEP(23, FORKED(drowse_backup_get(heap, block, 1, &ptr)) && ptr == NULL);
   STEP(9, FORKED(drowse_sleep(heap, &rule, 1, NULL)));
   STEP(10, FORKED(drowse_wake(heap, &tag, 1, NULL)));
   STEP(11, FORKED(drowse_hold(heap, "a", -1)));

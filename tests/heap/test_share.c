@@ -59,6 +59,34 @@ START_TEST(what_the_device_cannot_do_is_refused) {
 }
 END_TEST
 
+/* In place of what the host device says of itself: whether network cards can reach its memory. */
+static bool in_reach;
+CUresult __wrap_dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device);
+CUresult __real_dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device);
+
+CUresult __wrap_dz_host_DeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
+  CUresult code = __real_dz_host_DeviceGetAttribute(value, attribute, device);
+  if (attribute == CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED && in_reach) *value = 1;
+  return code;
+}
+
+START_TEST(network_cards_reach_it_where_they_can) {
+  for (int can = 0; can < 2; can++) {
+    in_reach = can;
+    open_with((drowse_heap_options){.flags = DROWSE_HEAP_RDMA_WHERE_POSSIBLE});
+    ck_assert_int_eq(heap->properties.allocFlags.gpuDirectRDMACapable, can);
+    ck_assert_str_eq(drowse_last_error(), "");
+    close_heap();
+  }
+  open_with((drowse_heap_options){.flags = DROWSE_HEAP_RDMA});
+  ck_assert_int_eq(heap->properties.allocFlags.gpuDirectRDMACapable, 1);
+  close_heap();
+  start();
+  ck_assert_int_eq(heap->properties.allocFlags.gpuDirectRDMACapable, 0);
+  finish();
+}
+END_TEST
+
 START_TEST(nothing_is_exported_that_cannot_be) {
   drowse_export exported = {.struct_size = sizeof exported, .fd = 7};
   start_with_peers();
@@ -74,6 +102,7 @@ int main(void) {
   Suite *suite = suite_create("share");
   HARNESS_FIXTURE_TEST(suite, peers_reach_every_extent_whenever_it_is_mapped, start_with_peers, finish);
   HARNESS_TEST(suite, what_the_device_cannot_do_is_refused);
+  HARNESS_TEST(suite, network_cards_reach_it_where_they_can);
   HARNESS_TEST(suite, nothing_is_exported_that_cannot_be);
   return harness_run(suite);
 }

@@ -68,7 +68,10 @@ END_TEST
 START_TEST(read_and_written_while_it_sleeps) {
   static unsigned char expected[17 * 1024 * 1024], found[sizeof expected];
   uint64_t random = 1;
+  void *host;
   ck_ok(sleep_to_file());
+  ck_status(drowse_backup_get(heap, block[4], sizes[4], &host), DROWSE_ERR_NOT_FOUND);
+  ck_says("in a file");
   ck_whole();
   fill_pattern(expected, sizes[4], 4);
   for (int i = 0; i < 60; i++) {

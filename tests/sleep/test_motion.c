@@ -30,6 +30,7 @@ static drowse_status alloc_status(const char *tag) {
 
 /* The table of the design, for FALLING_ASLEEP and WAKING. */
 static void ck_in_motion(drowse_state state) {
+  void *host;
   unsigned char byte = 9;
   drowse_block block = {.struct_size = sizeof block};
   ck_state("a", state);
@@ -40,6 +41,7 @@ static void ck_in_motion(drowse_state state) {
   ck_status(drowse_copy_in(heap, first, &byte, 1), DROWSE_ERR_BUSY);
   ck_error_tag("a");
   ck_status(drowse_copy_out(heap, &byte, first, 1), DROWSE_ERR_BUSY);
+  ck_status(drowse_backup_get(heap, first, 1, &host), DROWSE_ERR_BUSY);
   ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_BUSY);
   ck_error_tag("a");
   ck_status(sleep_tag("a", DROWSE_DISCARD), DROWSE_ERR_BUSY);

@@ -182,6 +182,41 @@ START_TEST(a_sleeping_tag_is_read_and_written_through_its_backup) {
 }
 END_TEST
 
+START_TEST(a_backup_is_read_and_written_where_it_is) {
+  unsigned char *ptr = block[0], *expected = xmalloc(BYTES);
+  void *host = ptr;
+  ck_status(drowse_backup_get(heap, ptr, BYTES, &host), DROWSE_ERR_NOT_FOUND);
+  ck_says("awake");
+  ck_assert_ptr_null(host);
+  ck_ok(sleep_by(rules(OFFLOAD("a"))));
+  fill_pattern(expected, BYTES, 0);
+  ck_ok(drowse_backup_get(heap, ptr + 5, BYTES - 5, &host));
+  ck_assert_mem_eq(host, expected + 5, BYTES - 5);
+  fill_pattern(expected, BYTES, 99);
+  memcpy(host, expected + 5, BYTES - 5);
+  ck_ok(drowse_backup_get(heap, ptr, 5, &host));
+  memcpy(host, expected, 5);
+  free(expected);
+  ck_ok(wake_all_tags());
+  ck_assert(has_pattern(ptr, BYTES, 99));
+}
+END_TEST
+
+START_TEST(a_backup_that_is_not_there_is_not_found) {
+  unsigned char *ptr = block[0];
+  void *host;
+  ck_ok(sleep_by(rules(OFFLOAD("a"), DISCARD("b"))));
+  ck_status(drowse_backup_get(heap, block[1], BYTES, &host), DROWSE_ERR_NOT_FOUND);
+  ck_says("discarded");
+  ck_error_tag("b");
+  ck_status(drowse_backup_get(heap, &host, 1, &host), DROWSE_ERR_NOT_FOUND);
+  ck_status(drowse_backup_get(heap, ptr + 1, BYTES, &host), DROWSE_ERR_INVALID);
+  ck_assert_ptr_null(host);
+  ck_status(drowse_backup_get(heap, ptr, BYTES, NULL), DROWSE_ERR_INVALID);
+  ck_status(drowse_backup_get(NULL, ptr, BYTES, &host), DROWSE_ERR_INVALID);
+}
+END_TEST
+
 START_TEST(discarded_memory_cannot_be_read_or_written) {
   unsigned char byte = 1;
   ck_ok(sleep_by(rules(DISCARD("a"))));
@@ -444,6 +479,8 @@ int main(void) {
   TAGS_TEST(suite, discarding_a_sleeping_tag_drops_its_backup);
   TAGS_TEST(suite, a_tag_without_blocks_sleeps_too);
   TAGS_TEST(suite, a_sleeping_tag_is_read_and_written_through_its_backup);
+  TAGS_TEST(suite, a_backup_is_read_and_written_where_it_is);
+  TAGS_TEST(suite, a_backup_that_is_not_there_is_not_found);
   TAGS_TEST(suite, discarded_memory_cannot_be_read_or_written);
   TAGS_TEST(suite, freeing_a_sleeping_block_frees_its_backup);
   TAGS_TEST(suite, the_backup_of_a_freed_block_is_used_again);
