@@ -297,21 +297,31 @@ static drowse_status make_room(drowse_heap *heap, const struct request *request,
   return status == DROWSE_ERR_NO_DEVICE_MEMORY ? tell_out_of_memory(heap, request) : status;
 }
 
+/* More than the device has is not begun with: what would be made ready for it takes host memory in proportion. */
+static bool is_possible(const drowse_heap *heap, const struct request *request) {
+  return request->bytes <= heap->total_bytes;
+}
+
+static drowse_status try_hard(drowse_heap *heap, const struct request *request, void **ptr) {
+  if (!is_possible(heap, request)) return tell_out_of_memory(heap, request);
+  drowse_status status = try_allocate(heap, request, ptr);
+  return status == DROWSE_ERR_NO_DEVICE_MEMORY ? make_room(heap, request, ptr) : status;
+}
+
 /* One try with the driver at hand. */
 static drowse_status allocate_guarded(drowse_heap *heap, struct request *request, void **ptr) {
   struct guard guard;
   drowse_status status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) return status;
   status = dz_stream_identify(heap, request->stream, &request->stream_identity);
-  if (status == DROWSE_OK) status = try_allocate(heap, request, ptr);
-  if (status == DROWSE_ERR_NO_DEVICE_MEMORY) status = make_room(heap, request, ptr);
+  if (status == DROWSE_OK) status = try_hard(heap, request, ptr);
   dz_heap_free_addresses(heap); /* of segments that are empty now */
   return dz_guard_leave(&guard, status);
 }
 
 static drowse_status allocate_pressing(drowse_heap *heap, struct request *request, void **ptr) {
   drowse_status status = allocate_guarded(heap, request, ptr);
-  while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL) {
+  while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL && is_possible(heap, request)) {
     struct error error;
     dz_error_save(&error);
     drowse_status answer = heap->pressure(heap->pressure_context, request->bytes);

@@ -364,10 +364,11 @@ START_TEST(out_of_memory_names_who_holds_what) {
 END_TEST
 
 START_TEST(what_cannot_be_is_refused_and_leaves_nothing) {
-  static const size_t sizes[] = {65 * MIB, UINT64_C(1) << 34, UINT64_C(1) << 47, (UINT64_C(1) << 48) + 1,
+  static const size_t sizes[] = {65 * MIB, UINT64_C(1) << 34, UINT64_C(1) << 38, UINT64_C(1) << 47, (UINT64_C(1) << 48) + 1,
                                  SIZE_MAX, SIZE_MAX - 511};
   (void)alloc(MIB);
   uint64_t reserved = stats_of(NULL).reserved_bytes, mapped = stats_of(NULL).mapped_bytes;
+  uint64_t metadata = stats_of(NULL).metadata_bytes;
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     for (int expandable = DROWSE_EXPANDABLE_ON; expandable <= DROWSE_EXPANDABLE_OFF; expandable++) {
       void *ptr = (void *)8;
@@ -380,6 +381,7 @@ START_TEST(what_cannot_be_is_refused_and_leaves_nothing) {
   ck_assert_uint_eq(stats_of(NULL).mapped_bytes, mapped);
   ck_assert_uint_eq(stats_of(NULL).reserved_bytes, reserved);
   ck_assert_uint_eq(stats_of(NULL).live_blocks, 1);
+  ck_assert_uint_le(stats_of(NULL).metadata_bytes, metadata); /* nothing was made ready for what the device cannot have */
 }
 END_TEST
 
@@ -439,6 +441,9 @@ START_TEST(the_pressure_hook_may_give_up) {
   ck_assert_ptr_null(ptr);
   ck_says("victims holds 41943040");
   ck_assert_int_eq(pressure.calls, 1);
+  ck_assert_uint_eq(pressure.missing_bytes, 40 * MIB);
+  ck_status(drowse_alloc(heap, 65 * MIB, NULL, &ptr), DROWSE_ERR_NO_DEVICE_MEMORY);
+  ck_assert_uint_eq(pressure.missing_bytes, 40 * MIB); /* it is not asked for more than there can be */
   close_heap();
 }
 END_TEST
