@@ -23,6 +23,11 @@ drowse_heap *dz_heaps_opened(int device) {
   return device >= 0 && device < DZ_DEVICES ? atomic_load_explicit(&heaps[device], memory_order_acquire) : NULL;
 }
 
+int dz_heaps_next(int device) {
+  while (device < DZ_DEVICES && dz_heaps_opened(device) == NULL) device++;
+  return device;
+}
+
 /* $DROWSE_DEVICE may not say which GPU: the framework has. */
 static bool is_host(const char *name) {
   return name != NULL && (strcmp(name, "host") == 0 || strncmp(name, "host:", 5) == 0);

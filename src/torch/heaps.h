@@ -15,6 +15,9 @@ drowse_heap *dz_heaps_get(int device);
 /* The same if it is open; NULL: it is not, or there is no such device. */
 drowse_heap *dz_heaps_opened(int device);
 
+/* The next device from this one on that has a heap; DZ_DEVICES: none has. */
+int dz_heaps_next(int device);
+
 /* Makes heap the device's; NULL: it has none then. INVALID: no such device; BUSY: it has one. */
 drowse_status dz_heaps_set(int device, drowse_heap *heap);
 

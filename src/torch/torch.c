@@ -20,29 +20,23 @@ DROWSE_API void drowse_torch_free(void *ptr, size_t size, int device, drowse_str
   if (heap != NULL) (void)drowse_free(heap, ptr);
 }
 
-/* The next device from this one on that has a heap; DZ_DEVICES: none. */
-static int next_opened(int device) {
-  while (device < DZ_DEVICES && dz_heaps_opened(device) == NULL) device++;
-  return device;
-}
-
 DROWSE_API void drowse_torch_record_stream(void *ptr, drowse_stream stream) {
   drowse_status status = DROWSE_ERR_NOT_FOUND;
-  for (int device = next_opened(0); device < DZ_DEVICES && status == DROWSE_ERR_NOT_FOUND; device = next_opened(device + 1))
+  for (int device = dz_heaps_next(0); device < DZ_DEVICES && status == DROWSE_ERR_NOT_FOUND; device = dz_heaps_next(device + 1))
     status = drowse_record_stream(dz_heaps_opened(device), ptr, stream);
 }
 
 DROWSE_API void *drowse_torch_base_alloc(void *ptr, size_t *size) {
   drowse_block block = {.struct_size = sizeof block, .base = ptr};
   drowse_status status = DROWSE_ERR_NOT_FOUND;
-  for (int device = next_opened(0); device < DZ_DEVICES && status != DROWSE_OK; device = next_opened(device + 1))
+  for (int device = dz_heaps_next(0); device < DZ_DEVICES && status != DROWSE_OK; device = dz_heaps_next(device + 1))
     status = drowse_block_get(dz_heaps_opened(device), ptr, &block);
   if (size != NULL) *size = block.bytes;
   return block.base;
 }
 
 DROWSE_API void drowse_torch_reset(void) {
-  for (int device = next_opened(0); device < DZ_DEVICES; device = next_opened(device + 1))
+  for (int device = dz_heaps_next(0); device < DZ_DEVICES; device = dz_heaps_next(device + 1))
     (void)drowse_trim(dz_heaps_opened(device), 0);
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Each public header, the symbol map of its library and the library name the same functions, and libdrowse has nothing of the build
-# that has faults.
+# The header, the symbol map and the library name the same functions, for each library; and libdrowse has nothing of the build that
+# has faults.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -17,8 +17,8 @@ fail() {
 # Declarations, one a line: the name is the first one in front of a parenthesis.
 declared() { # HEADER
   # shellcheck disable=SC2086 # words
-  echo "#include <$1>" | ${CC:-gcc} -E -P -I "${top_srcdir:?}/include" -x c - | tr '\n' ' ' | tr ';' '\n' |
-    sed -n '/visibility("default")/s/.*visibility("default"))) *[^(]*[ *]\(drowse_[a-z_]*\) *(.*/\1/p' | sort
+  echo "#include <$1>" | ${CC:-gcc} -E -P -I "${top_srcdir:?}/include" -I "$top_srcdir/src" -x c - | tr '\n' ' ' | tr ';' '\n' |
+    sed -n '/visibility("default")/s/.*visibility("default"))) *[^(]*[ *]\([a-zA-Z_]*\) *(.*/\1/p' | sort
 }
 
 mapped() { # MAP
@@ -50,6 +50,7 @@ check() { # LIBRARY FEWEST HEADER HEADER-BELOW
 
 check libdrowse 30 drowse.h stddef.h
 check libdrowse-torch 7 drowse-torch.h drowse.h
+check libdrowse-tms 22 torch/tms.h drowse.h
 
 # Symbols that are not exported count too, and words.
 library=$top_builddir/.libs/libdrowse.so
