@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# libdrowse-tms preloaded into a program that uses the CUDA runtime: linked with it, and in a library that alone has it loaded. The
-# runtime is a fake one, over the host device; with CUDART=/usr/local/cuda/lib64 it is the real one, on a GPU.
+# libdrowse-tms preloaded into a program that uses the CUDA runtime: linked with it, and in a library that alone has it loaded.
+# The runtime is a fake one, over the host device; with CUDART=/usr/local/cuda/lib64 it is the real one, on a GPU.
 #
 # From the environment: top_srcdir, top_builddir, CC, DZ_SANITIZE.
 # shellcheck source=../tool/env.sh
