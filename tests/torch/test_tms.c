@@ -8,7 +8,6 @@
 
 #include <unistd.h>
 
-#include "fork/child.h"
 #include "torch/cuda_error.h"
 #include "torch/heaps.h"
 
@@ -375,32 +374,6 @@ START_TEST(devices_of_a_tag_are_named) {
 }
 END_TEST
 
-/* ---- forks */
-
-static void *of_parent;
-
-static int child_uses_what_it_inherited(void) {
-  STEP(1, tms_torch_malloc(BYTES, 0, NULL) == NULL);
-  STEP(2, tms_pause(NULL) == DZ_CUDA_INITIALIZATION && tms_resume(NULL) == DZ_CUDA_INITIALIZATION);
-  STEP(3, tms_get_cpu_backup_pointer(of_parent, BYTES) == NULL && tms_affected_devices(NULL, NULL, 0) == 0);
-  tms_torch_free(of_parent, BYTES, 0, NULL);
-  STEP(4, strcmp(tms_get_current_tag(), "a") == 0 && dz_host_calls_after_fork() == 0);
-  return 0;
-}
-
-START_TEST(a_child_gets_nothing_and_harms_nothing) {
-  of_parent = make("a", HOST, 1);
-  for (int state = 0; state < 2; state++) {
-    open_region("a", HOST);
-    for (int kind = 0; kind < FORK_KINDS; kind++)
-      ck_assert_int_eq(in_child_by((enum fork_kind)kind, child_uses_what_it_inherited), 0);
-    ck_assert_int_eq(tms_pause(NULL), 0);
-  }
-  ck_assert_int_eq(tms_resume(NULL), 0);
-  ck_assert(has_pattern(of_parent, BYTES, 1));
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("tms");
   TMS_TEST(suite, outside_of_regions_there_is_no_memory);
@@ -420,6 +393,5 @@ int main(void) {
   TMS_TEST(suite, the_directory_for_backups_is_made);
   TMS_TEST(suite, a_pause_without_a_directory_changes_nothing);
   TMS_TEST(suite, devices_of_a_tag_are_named);
-  TMS_TEST(suite, a_child_gets_nothing_and_harms_nothing);
   return harness_run(suite);
 }

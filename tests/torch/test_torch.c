@@ -6,7 +6,6 @@
 
 #include "fixture.h"
 
-#include "fork/child.h"
 #include "torch/heaps.h"
 
 enum { BYTES = 3 * 1024 * 1024, DEVICE = 1 };
@@ -126,6 +125,7 @@ START_TEST(a_free_does_not_wait_for_the_device) {
   ck_assert_ptr_eq(torch_alloc_on("weights", BYTES, stream), ptr);
   drowse_torch_free(ptr, BYTES, DEVICE, stream);
   open_gate(&gate);
+  ck_cu(StreamSynchronize(stream)); /* it is past the gate */
   drop_stream(stream);
 }
 END_TEST
@@ -323,40 +323,6 @@ START_TEST(threads_share_a_heap_and_have_tags_of_their_own) {
 }
 END_TEST
 
-/* ---- forks: as of a DataLoader, while a tag is open */
-
-static void *of_parent;
-
-static int child_uses_what_it_inherited(void) {
-  drowse_error error = {.struct_size = sizeof error};
-  STEP(1, drowse_torch_malloc(BYTES, DEVICE, NULL) == NULL);
-  STEP(2, drowse_error_get(&error) == DROWSE_OK && error.status == DROWSE_ERR_FORKED);
-  drowse_torch_free(of_parent, BYTES, DEVICE, NULL);
-  drowse_torch_record_stream(of_parent, NULL);
-  drowse_torch_reset();
-  STEP(3, drowse_torch_base_alloc(of_parent, NULL) == of_parent);
-  STEP(4, strcmp(drowse_scope_current().tag, "weights") == 0); /* the frame is the child's too */
-  STEP(5, dz_host_calls_after_fork() == 0);
-  return 0;
-}
-
-START_TEST(a_child_gets_nothing_and_harms_nothing) {
-  drowse_scope scope;
-  of_parent = torch_alloc("weights", BYTES);
-  write_pattern(of_parent, BYTES, 3);
-  for (int state = 0; state < 2; state++) {
-    ck_ok(drowse_scope_enter(&scope, "weights", DROWSE_EXPANDABLE_OFF));
-    for (int kind = 0; kind < FORK_KINDS; kind++)
-      ck_assert_int_eq(in_child_by((enum fork_kind)kind, child_uses_what_it_inherited), 0);
-    ck_ok(drowse_scope_leave(&scope));
-    ck_ok(sleep_tag("weights", DROWSE_OFFLOAD));
-  }
-  ck_ok(wake_all_tags());
-  ck_assert(has_pattern(of_parent, BYTES, 3));
-  torch_free(of_parent);
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("torch");
   TORCH_TEST(suite, the_frame_says_the_tag_and_the_call_the_stream);
@@ -376,6 +342,5 @@ int main(void) {
   HARNESS_TEST(suite, device_numbers_have_an_end);
   TORCH_TEST(suite, a_device_has_one_heap);
   HARNESS_TEST(suite, threads_share_a_heap_and_have_tags_of_their_own);
-  TORCH_TEST(suite, a_child_gets_nothing_and_harms_nothing);
   return harness_run(suite);
 }
