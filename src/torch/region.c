@@ -115,8 +115,9 @@ static drowse_status check_switches(void) {
   char text[128];
   bool open = dz_region_is_on(DZ_SWITCH_REGION), host = dz_region_is_on(DZ_SWITCH_HOST), file = dz_region_is_on(DZ_SWITCH_FILE);
   for (size_t at = 0; at < SWITCHES; at++) {
+    const char *word = getenv(variables[at]);
     if (switches[at] != BAD) continue;
-    (void)snprintf(text, sizeof text, "%s is \"%.60s\": neither 1 nor 0", variables[at], getenv(variables[at]));
+    (void)snprintf(text, sizeof text, "%s is \"%.60s\": neither 1 nor 0", variables[at], word == NULL ? "" : word);
     return drowse_error_set(DROWSE_ERR_INVALID, text);
   }
   if (!open) return drowse_error_set(DROWSE_ERR_SCOPE, "no region is open on this thread");

@@ -141,18 +141,23 @@ bool dz_saved_on(int device, const char *tag) {
 
 /* ---- pausing and resuming */
 
-static drowse_status make_directories(const char *path) {
-  char *copy = strdup(path), text[256];
-  if (copy == NULL) return drowse_error_set(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the directory's name");
-  for (char *slash = strchr(copy + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+/* Which of them are there already shows when the last one is made. */
+static int make_directories(char *path) {
+  for (char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
     *slash = '\0';
-    (void)mkdir(copy, S_IRWXU);
+    (void)mkdir(path, S_IRWXU);
     *slash = '/';
   }
-  int code = mkdir(copy, S_IRWXU) == 0 || errno == EEXIST ? 0 : errno;
+  return mkdir(path, S_IRWXU) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+static drowse_status make_directory(const char *path) {
+  char *copy = strdup(path), text[256], reason[64];
+  if (copy == NULL) return drowse_error_set(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the directory's name");
+  int code = make_directories(copy);
   free(copy);
   if (code == 0) return DROWSE_OK;
-  (void)snprintf(text, sizeof text, "the directory for backups, %.150s: %s", path, strerror(code));
+  (void)snprintf(text, sizeof text, "the directory for backups, %.150s: %s", path, strerror_r(code, reason, sizeof reason));
   return drowse_error_set(DROWSE_ERR_IO, text);
 }
 
@@ -163,7 +168,7 @@ static drowse_status pause_one(drowse_heap *heap, const char *name, enum dz_keep
   if (keep == DZ_KEEP_FILE) {
     options.backup = DROWSE_BACKUP_FILE;
     options.directory = current_directory();
-    status = make_directories(options.directory);
+    status = make_directory(options.directory);
   }
   return status == DROWSE_OK ? drowse_sleep(heap, &rule, 1, &options) : status;
 }

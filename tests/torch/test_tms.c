@@ -334,10 +334,12 @@ END_TEST
 
 START_TEST(a_pause_without_a_directory_changes_nothing) {
   void *ptr = make("a", DISK, 1);
+  tms_set_disk_backup_dir("");
+  ck_assert_int_eq(tms_pause("a"), DZ_CUDA_UNKNOWN);
   tms_set_disk_backup_dir("/dev/null/backups");
   ck_assert_int_eq(tms_pause("a"), DZ_CUDA_UNKNOWN);
   ck_failed(DROWSE_ERR_IO);
-  ck_says("/dev/null/backups");
+  ck_says("/dev/null/backups: Not a directory");
   ck_state("a/file", DROWSE_AWAKE);
   tms_set_disk_backup_dir("/tmp");
   ck_assert_int_eq(tms_pause("a"), 0);
