@@ -298,12 +298,8 @@ static drowse_status make_room(drowse_heap *heap, const struct request *request,
 }
 
 /* More than the device has is not begun with: what would be made ready for it takes host memory in proportion. */
-static bool is_possible(const drowse_heap *heap, const struct request *request) {
-  return request->bytes <= heap->total_bytes;
-}
-
 static drowse_status try_hard(drowse_heap *heap, const struct request *request, void **ptr) {
-  if (!is_possible(heap, request)) return tell_out_of_memory(heap, request);
+  if (request->bytes > heap->total_bytes) return tell_out_of_memory(heap, request);
   drowse_status status = try_allocate(heap, request, ptr);
   return status == DROWSE_ERR_NO_DEVICE_MEMORY ? make_room(heap, request, ptr) : status;
 }
@@ -321,7 +317,7 @@ static drowse_status allocate_guarded(drowse_heap *heap, struct request *request
 
 static drowse_status allocate_pressing(drowse_heap *heap, struct request *request, void **ptr) {
   drowse_status status = allocate_guarded(heap, request, ptr);
-  while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL && is_possible(heap, request)) {
+  while (status == DROWSE_ERR_NO_DEVICE_MEMORY && heap->pressure != NULL) {
     struct error error;
     dz_error_save(&error);
     drowse_status answer = heap->pressure(heap->pressure_context, request->bytes);

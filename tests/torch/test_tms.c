@@ -134,6 +134,28 @@ START_TEST(what_cannot_be_a_region_is_told) {
 }
 END_TEST
 
+/* In place of malloc(): there is none. */
+static bool no_memory;
+void *__wrap_malloc(size_t bytes);
+void *__real_malloc(size_t bytes);
+
+void *__wrap_malloc(size_t bytes) {
+  return no_memory ? NULL : __real_malloc(bytes);
+}
+
+/* Nothing ends up under the tag that was set before. */
+START_TEST(a_tag_for_whose_name_there_is_no_memory_gets_none) {
+  open_region("before", NONE);
+  no_memory = true;
+  tms_set_current_tag("a name that nobody has had");
+  no_memory = false;
+  ck_assert_ptr_null(tms_torch_malloc(BYTES, 0, NULL));
+  ck_failed(DROWSE_ERR_NO_HOST_MEMORY);
+  tms_set_current_tag("after");
+  ck_assert_ptr_nonnull(tms_torch_malloc(BYTES, 0, NULL));
+}
+END_TEST
+
 static drowse_status ask_the_environment(void *nothing) {
   void *ptr = tms_torch_malloc(BYTES, 0, NULL);
   tms_torch_free(ptr, BYTES, 0, NULL);
@@ -382,6 +404,7 @@ int main(void) {
   TMS_TEST(suite, what_is_set_can_be_asked_for);
   TMS_TEST(suite, each_thread_has_a_region_of_its_own);
   TMS_TEST(suite, what_cannot_be_a_region_is_told);
+  TMS_TEST(suite, a_tag_for_whose_name_there_is_no_memory_gets_none);
   TMS_TEST(suite, threads_begin_as_the_environment_says);
   TMS_TEST(suite, contents_are_kept_as_each_region_says);
   TMS_TEST(suite, a_tag_is_paused_by_itself);
