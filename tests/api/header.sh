@@ -1,34 +1,53 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Each public header stands alone: it is enough to include it, in strict C11 and in C++17, with every warning an error.
+# Every public header stands alone: it is enough to include it, in each C and C++ that it is for, by each compiler there is, with
+# every warning an error.
 #
 # From the environment: top_srcdir, CC, CXX.
 set -u
 include=${top_srcdir:?}/include
 status=0
 
-compiles() { # LANGUAGE COMPILER FLAG...
-  language=$1
-  shift
-  # Included twice, to test its guard.
-  if ! printf '#include <%s>\n#include <%s>\nint drowse_header_is_alone;\n' "$header" "$header" |
-    "$@" -pedantic-errors -Wall -Wextra -Wundef -Wshadow -Werror -fsyntax-only -I "$include" -x "$language" -; then
-    echo "FAILED: $header: $*"
-    status=1
-  fi
+compiles() { # LANGUAGE STANDARDS COMPILER FLAG...
+  language=$1 standards=$2
+  shift 2
+  for path in "$include"/*.h; do
+    header=${path##*/}
+    for standard in $standards; do
+      # Included twice, to test its guard.
+      if ! printf '#include <%s>\n#include <%s>\nint drowse_header_is_alone;\n' "$header" "$header" |
+        "$@" -std="$standard" -Wall -Wextra -Wpedantic -pedantic-errors -Wundef -Wshadow -Werror -fsyntax-only -I "$include" \
+          -x "$language" -; then
+        echo "FAILED: $header: $* -std=$standard"
+        status=1
+      fi
+    done
+  done
 }
 
-for header in drowse.h drowse-torch.h; do
-  # shellcheck disable=SC2086 # words
-  compiles c ${CC:-gcc} -std=c11 -Wstrict-prototypes -Wmissing-prototypes
+compile_c() { # COMPILER...
+  compiles c 'c11 c17 c2x gnu17' "$@" -Wstrict-prototypes -Wmissing-prototypes
+}
+
+compile_cxx() { # COMPILER...
+  compiles c++ 'c++17 c++20' "$@" -Wold-style-cast
+}
+
+is_other() { # COMPILER COMPILER: and is there
+  [ "$1" != "$2" ] && command -v "$1" >/dev/null
+}
+
+# shellcheck disable=SC2086 # words
+compile_c ${CC:-gcc}
+for compiler in gcc clang; do
+  if is_other $compiler "${CC:-gcc}"; then compile_c $compiler; fi
+done
+if command -v "${CXX:-g++}" >/dev/null; then
   # shellcheck disable=SC2086
-  compiles c ${CC:-gcc} -std=gnu17
-  if command -v "${CXX:-g++}" >/dev/null; then
-    # shellcheck disable=SC2086
-    compiles c++ ${CXX:-g++} -std=c++17 -Wold-style-cast
-    # shellcheck disable=SC2086
-    compiles c++ ${CXX:-g++} -std=c++20
-  fi
+  compile_cxx ${CXX:-g++}
+fi
+for compiler in g++ clang++; do
+  if is_other $compiler "${CXX:-g++}"; then compile_cxx $compiler; fi
 done
 
 # No macro without a prefix.

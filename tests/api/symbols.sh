@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The header, the symbol map and the library name the same functions, for each library; and libdrowse has nothing of the build that
-# has faults.
+# The header, the symbol map and the library name the same functions, for each library, and in it each has the version that the map
+# gives it; and libdrowse has nothing of the build that has faults.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -25,8 +25,12 @@ mapped() { # MAP
   sed -n 's/^ *\([a-zA-Z_]*\);$/\1/p' "$top_srcdir/src/$1" | sort
 }
 
+versioned() { # MAP
+  awk '/ [{]$/ { version = "@@" $1 } /^ *[a-zA-Z_]*;$/ { sub(";", ""); print $1 version }' "$top_srcdir/src/$1" | sort
+}
+
 exported() { # LIBRARY
-  ${NM:-nm} -D --defined-only "$1" | sed -e '/ A /d' -e 's/.* \([^ @]*\).*/\1/' | sort
+  ${NM:-nm} -D --defined-only "$1" | sed -e '/ A /d' -e 's/.* //' | sort
 }
 
 same() { # FILE FILE OF
@@ -43,8 +47,9 @@ check() { # LIBRARY FEWEST HEADER HEADER-BELOW
   same header map "$1"
   library=${top_builddir:?}/.libs/$1.so
   if [ -e "$library" ] && [ -s "$work/map" ]; then
+    versioned "${1#lib}.map" >"$work/versions"
     exported "$library" >"$work/library"
-    same map library "$1"
+    same versions library "$1"
   fi
 }
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The manual pages: all functions have one, which says what the header says and is installed under the function's own name; their
 # synopses are the header's, and their examples do what they say.
-# shellcheck source=../doc/env.sh
-. "${top_srcdir:?}/tests/doc/env.sh"
+# shellcheck source=installed.sh
+. "${top_srcdir:?}/tests/tool/installed.sh"
 need_python
 pages=$top_srcdir/doc/man
 

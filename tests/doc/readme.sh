@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The program in the README, as it stands there, compiled with the README's own command.
-# shellcheck source=../doc/env.sh
-. "${top_srcdir:?}/tests/doc/env.sh"
+# shellcheck source=installed.sh
+. "${top_srcdir:?}/tests/tool/installed.sh"
 
 sed -n '/^<!-- app\.c/,/^```$/p' "$top_srcdir/README.md" | sed -e '1,/^```c$/d' -e '/^```$/,$d' >app.c
 command=$(sed -n 's/^    \(cc app\.c .*\)$/\1/p' "$top_srcdir/README.md")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
-# What the tests of the documentation share: what they run is compiled and linked as a user's, against what `make install` puts in
-# place. After tests/tool/env.sh.
+# What tests of what a user gets share: programs are compiled and linked as a user's, against what `make install` puts in place.
 #
-# From the environment: CC, DZ_SANITIZE.
-# shellcheck source=../tool/env.sh
+# From the environment: CC, DZ_SANITIZE, and what env.sh wants.
+# shellcheck source=env.sh
 . "${top_srcdir:?}/tests/tool/env.sh"
 
 root=$top_builddir/tests/installed
