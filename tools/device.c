@@ -19,6 +19,10 @@ drowse_heap *dz_open_heap(const char *option, const char **source) {
   }
   drowse_heap *heap;
   if (drowse_heap_open(&heap, &options) == DROWSE_OK) return heap;
-  dz_say_last("opening the device \"%s\" (%s)", options.device, *source);
+  drowse_error error = {.struct_size = sizeof error};
+  if (drowse_error_get(&error) == DROWSE_OK && error.status == DROWSE_ERR_NO_DEVICE)
+    dz_say("opening the device \"%s\" (%s): %s; -d host needs no GPU", options.device, *source, drowse_last_error());
+  else
+    dz_say_last("opening the device \"%s\" (%s)", options.device, *source);
   return NULL;
 }

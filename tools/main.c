@@ -31,11 +31,24 @@ static const char help[] =
     "  -h, --help           this text\n"
     "  -V, --version        the version\n"
     "\n"
-    "Exit status: 0 all is whole, 1 something failed, 2 the command line makes no sense.\n";
+    "Exit status: 0 all is whole, 1 something failed, 2 the command line makes no sense.\n"
+    "\n"
+    "Without a GPU, 256 MiB on the emulated device:\n"
+    "  drowse cycle -d host:1GiB weights=offload:FILE kv_cache=discard:256MiB\n"
+    "\n"
+    "More: man drowse. The library: man 7 drowse.\n";
 
 static int print(const char *text) {
   fputs(text, stdout);
   return dz_output_done() ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* Wherever it stands among a subcommand's words: who asks for help has tried something else before. */
+static bool wants_help(int argc, char **argv) {
+  for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  }
+  return false;
 }
 
 /* What stands before the subcommand: options, or nothing at all. */
@@ -43,7 +56,7 @@ static int run_without_command(int argc, char **argv) {
   static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
   opterr = 0;
   int option = getopt_long(argc, argv, "+:hV", options, NULL);
-  if (option == 'h') return print(help);
+  if (option == 'h' || (argc > 1 && strcmp(argv[1], "help") == 0)) return print(help);
   if (option == 'V') {
     printf("drowse %s\n", drowse_version());
     return print("");
@@ -53,7 +66,7 @@ static int run_without_command(int argc, char **argv) {
   else if (option != -1)
     dz_say("%s: no such option: try drowse --help", argv[1]);
   else
-    dz_say("%s: no such command: try drowse --help", argv[1]);
+    dz_say("%s: no such command: there are info and cycle; try drowse --help", argv[1]);
   return DZ_EXIT_USAGE;
 }
 
@@ -65,7 +78,7 @@ int main(int argc, char **argv) {
   } commands[] = {{"info", dz_info}, {"cycle", dz_cycle}};
   for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++) {
     if (strcmp(argv[1], commands[i].name) != 0) continue;
-    if (argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) return print(help);
+    if (wants_help(argc, argv)) return print(help);
     dz_say_command(commands[i].name);
     return commands[i].run(argc - 1, argv + 1);
   }

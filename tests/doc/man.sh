@@ -15,7 +15,7 @@ python3 "$top_srcdir/tests/doc/man.py" "$pages" "$top_srcdir/include/drowse.h" "
 cc -std=gnu11 -fsyntax-only $(pkg-config --cflags drowse) examples/synopsis.c 2>err || complain "the synopses: $(cat err)"
 
 # Installed: each function's page, or one that leads to it.
-man=$(find "$root" -name man)
+man=$(find "$root" -type d -path '*/share/man')
 for name in $(sed -n 's/^ *\(drowse_[a-z_]*\);$/\1/p' "$top_srcdir/src/drowse.map") drowse_setjmp drowse_sigsetjmp DROWSE_SCOPE; do
   page=$man/man3/$name.3
   target=$(sed -n 's/^\.so \(man3\/.*\)$/\1/p' "$page" 2>/dev/null)

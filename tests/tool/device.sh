@@ -10,7 +10,7 @@ for device in warp warp:0 cuda cuda: cuda:x cuda:-1 cuda:GPU- host: host:x host:
   refused 1 "opening the device \"$device\" (-d)" "$drowse" info -d "$device"
   refused 1 "opening the device \"$device\" (-d)" "$drowse" cycle -d "$device" a=keep:file
 done
-refused 1 'opening the device "cuda:4096" (-d)' "$drowse" info -d cuda:4096
+refused 1 'opening the device "cuda:4096" (-d): .*; -d host needs no GPU$' "$drowse" info -d cuda:4096
 
 DROWSE_DEVICE=nonsense
 export DROWSE_DEVICE

@@ -10,7 +10,7 @@ long=$(printf '%064d' 0)
 most=$(printf '%063d' 0)
 
 refused 2 'info or cycle' "$drowse"
-refused 2 'dance: no such command' "$drowse" dance
+refused 2 'dance: no such command: there are info and cycle' "$drowse" dance
 refused 2 '--dance: no such option' "$drowse" --dance
 refused 2 'info: --dance: no such option' "$drowse" info --dance
 refused 2 'info: -x: no such option' "$drowse" info -x
@@ -50,10 +50,12 @@ refused 2 '"a=discard:1MiB": the tag "a" has another action' "$drowse" cycle b=k
 
 accepted "$drowse" --version
 printed '^drowse [0-9]*\.[0-9]*\.[0-9]*$'
-for help in --help -h 'info --help' 'cycle -h'; do
+for help in --help -h help 'info --help' 'cycle -h' 'info --json --help' 'cycle -n 2 a=keep:missing -h'; do
   # shellcheck disable=SC2086 # words
   accepted "$drowse" $help
   printed '^Usage: drowse info'
 done
+
+refused 2 '"--help": not TAG=' "$drowse" cycle -- --help
 
 finish
