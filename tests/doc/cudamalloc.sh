@@ -1,20 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The programs and commands in doc/servers.md, as they stand there, with what `make install` puts in place. The CUDA runtime is
+# The programs and commands in doc/cudamalloc.md, as they stand there, with what `make install` puts in place. The CUDA runtime is
 # tests/torch/fake_libcudart.c.
 #
 # From the environment: CC, DZ_SANITIZE.
 # shellcheck source=../tool/env.sh
 . "${top_srcdir:?}/tests/tool/env.sh"
 
-page=$top_srcdir/doc/servers.md
+page=$top_srcdir/doc/cudamalloc.md
 root=$top_builddir/tests/installed
 tms=$(find "$root" -name 'libdrowse-tms.so.1')
 [ -n "$tms" ] || exit 77
 
 program() { # NAME: the block of code behind its comment
   sed -n "/^<!-- $1:/,/^\`\`\`\$/p" "$page" | sed -e '1,/^```c$/d' -e '/^```$/,$d' >"$1"
-  [ "$(wc -l <"$1")" -gt 10 ] || complain "servers.md: $1 was not found"
+  [ "$(wc -l <"$1")" -gt 10 ] || complain "cudamalloc.md: $1 was not found"
 }
 
 command_with() { # TEXT: the line that begins with it
@@ -39,9 +39,6 @@ PKG_CONFIG_LIBDIR=$(find "$root" -name pkgconfig)
 LD_LIBRARY_PATH=${tms%/*}:$work${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 LIBRARY_PATH=$work
 export PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_LIBDIR LD_LIBRARY_PATH LIBRARY_PATH
-
-program server.c
-runs answered "$(command_with 'cc server')"
 
 # The server in small: the same answer twice, and its memory was another's meanwhile.
 random_file file 3000000
@@ -84,7 +81,7 @@ need_python
 PYTHONPATH=$work/site
 export PYTHONPATH
 sed -n '/^    package=/,/^    done/s/^    //p' "$page" >links.sh
-[ "$(wc -l <links.sh)" = 5 ] || complain "servers.md: the links' commands were not found"
+[ "$(wc -l <links.sh)" = 5 ] || complain "cudamalloc.md: the links' commands were not found"
 try sh links.sh
 for name in preload torch_cu12 torch_cu13; do
   link=site/torch_memory_saver/torch_memory_saver_hook_mode_$name.drowse.so
