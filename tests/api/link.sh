@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A program that touches every function of the library, linked as a user's with the shared library and with the static one.
+# A program that touches every function of the library, linked as a user's with the shared library and with the static one. It has
+# the version that the package says.
 # shellcheck source=../tool/installed.sh
 . "${top_srcdir:?}/tests/tool/installed.sh"
 
@@ -10,7 +11,7 @@
   sed -n 's/^ *\(drowse_[a-z_]*\);$/  (function *)\1,/p' "$top_srcdir/src/drowse.map"
   printf '};\n\nint main(void) {\n  size_t count = sizeof functions / sizeof *functions, found = 0;\n'
   printf '  for (size_t i = 0; i < count; i++) found += functions[i] != NULL;\n'
-  printf '  printf("%%zu of %%zu\\n", found, count);\n  return drowse_heap_close(NULL) != DROWSE_OK;\n}\n'
+  printf '  printf("%%zu of %%zu, version %%s\\n", found, count, drowse_version());\n  return drowse_heap_close(NULL) != DROWSE_OK;\n}\n'
 } >every.c
 wanted=$(grep -c '^ *drowse_[a-z_]*;$' "$top_srcdir/src/drowse.map")
 
@@ -25,7 +26,7 @@ links() { # NAME LIBRARY...
     return
   }
   accepted "./$name"
-  printed "^$wanted of $wanted$"
+  printed "^$wanted of $wanted, version $(pkg-config --modversion drowse)$"
 }
 
 if [ -e "${library%/*}/libdrowse.so" ]; then
