@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# README.md and the guides in doc/: what they say to paste works as it stands there, from top to bottom, in an empty folder.
+# README.md, CONTRIBUTING.md and the guides in doc/: what they say to paste works as it stands there, from top to bottom, in an
+# empty folder.
 #
 # A comment in front of a fenced block says what it is: <!-- file: NAME -->, <!-- run --> or, behind that, <!-- prints -->. What is
-# to be run with <!-- run: source --> builds all of drowse, which one build of those that ./dev check makes does (DROWSE_SWEEP).
+# to be run with <!-- run: source --> builds drowse, which one build of those that ./dev check makes does (DROWSE_SWEEP), where all
+# is there that it needs.
 # shellcheck source=../tool/installed.sh
 . "${top_srcdir:?}/tests/tool/installed.sh"
 SOURCE=$top_srcdir
@@ -27,11 +29,14 @@ take_apart() { # GUIDE
     END { exit failed }' "$1"
 }
 
-build_all() { # SCRIPT: with the machine's own libraries
-  env -u PKG_CONFIG_SYSROOT_DIR -u PKG_CONFIG_LIBDIR -u LD_LIBRARY_PATH sh -e "$1"
+own() { # COMMAND...: with the machine's own libraries
+  env -u PKG_CONFIG_SYSROOT_DIR -u PKG_CONFIG_LIBDIR -u LD_LIBRARY_PATH "$@"
 }
 
-for path in "$top_srcdir"/README.md "$top_srcdir"/doc/*.md; do
+builds=no
+if [ "${DROWSE_SWEEP:-yes}" = yes ] && own pkg-config --exists check; then builds=yes; fi
+
+for path in "$top_srcdir"/README.md "$top_srcdir"/CONTRIBUTING.md "$top_srcdir"/doc/*.md; do
   guide=$(basename "$path" .md)
   mkdir "$work/$guide"
   cd "$work/$guide" || exit 99
@@ -40,7 +45,7 @@ for path in "$top_srcdir"/README.md "$top_srcdir"/doc/*.md; do
   while run=$(ls "$number".run* 2>/dev/null); do
     status=0
     case $run in
-      *.source) [ "${DROWSE_SWEEP:-yes}" = no ] || try build_all "$run" ;;
+      *.source) [ $builds = no ] || try own sh -e "$run" ;;
       *) try sh -e "$run" ;;
     esac
     if [ "$status" != 0 ]; then
@@ -52,7 +57,7 @@ for path in "$top_srcdir"/README.md "$top_srcdir"/doc/*.md; do
     number=$((number + 1))
   done
   case $guide in
-    README | servers | operators | packaging) [ "$number" -gt 1 ] || complain "$guide.md has nothing to run" ;;
+    README | CONTRIBUTING | servers | operators | packaging) [ "$number" -gt 1 ] || complain "$guide.md has nothing to run" ;;
   esac
 done
 cd "$work" || exit 99
