@@ -5,7 +5,7 @@
 # shellcheck source=../tool/installed.sh
 . "${top_srcdir:?}/tests/tool/installed.sh"
 
-# Called as what the header says it is: a name that is not there, or not a function, does not compile or does not link.
+# A name that is not there, or no function, does not compile or does not link.
 {
   printf '#include <drowse.h>\n#include <stdio.h>\n\ntypedef void function(void);\nstatic function *const functions[] = {\n'
   sed -n 's/^ *\(drowse_[a-z_]*\);$/  (function *)\1,/p' "$top_srcdir/src/drowse.map"

@@ -69,6 +69,7 @@ class Page:
     def __init__(self, path):
         self.name, self.number = path.name.rsplit(".", 1)
         self.file = path.name
+        self.is_library = self.name.startswith("libdrowse-")  # beside libdrowse, with functions of its own
         self.lines = path.read_text().splitlines()
         self.sections = {}
         self.order = []
@@ -147,8 +148,8 @@ class Page:
 
 
 def check_names(pages, header, exported):
-    wanted = exported | header.macros | {"libdrowse-jump"}
-    names = [name for page in pages for name in page.names if page.number == "3"]
+    wanted = exported | header.macros
+    names = [name for page in pages for name in page.names if page.number == "3" and not page.is_library]
     for name in sorted(wanted - set(names)):
         complain(f"{name}: has no page")
     for name in sorted(set(names) - wanted):
@@ -205,7 +206,9 @@ def check_synopses(pages, exported):
     lines, declared = [], []
     for page in pages:
         names = [name for _, name, _ in page.prototypes()]
-        if page.number == "3" and page.name != "libdrowse-jump" and sorted(names) != sorted(page.names):
+        if page.is_library:
+            continue
+        if page.number == "3" and sorted(names) != sorted(page.names):
             complain(f"{page.file}: the synopsis has {names}, the names are {page.names}")
         for returns, name, arguments in page.prototypes():
             if returns is None:
