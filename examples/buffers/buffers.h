@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a CUDA server calls in place of cudaMalloc() and cudaFree() so that its buffers can sleep: llama.cpp's in
- * ggml_cuda_device_malloc() and in the destructor of ggml_backend_cuda_buffer_context, say (doc/servers.md). Devices have the
+ * ggml_cuda_device_malloc() and in the destructor of ggml_backend_cuda_buffer_context, say (doc/cudamalloc.md). Devices have the
  * numbers that cudaSetDevice() takes. These functions return 0 or an error of the CUDA runtime; drowse_last_error() has the
  * reason.
  */
