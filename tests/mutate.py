@@ -158,6 +158,9 @@ class Tree:
         done = self.make(BUILD_SECONDS, f"-j{jobs}", "check", "TESTS=")
         if done is None or done[0] != 0:
             sys.exit(f"mutate.py: the sources do not compile as they are: {done[1] if done else 'it takes too long'}")
+        failed = self.killer("src/core/error.c", quick=True)
+        if failed is not None:
+            sys.exit(f"mutate.py: {failed} fails with the sources as they are")
 
     def copy(self, folder):
         """Another one, built, which knows where it is."""
