@@ -256,10 +256,10 @@ static unsigned sweep(const char *program) {
 
 /* ---- the command line */
 
-static bool is_wanted(int argc, char **argv, const char *name) {
+static bool is_wanted(int argc, char **argv, const struct scenario *one) {
   bool wanted = argc < 2;
-  for (int i = 1; i < argc; i++) wanted |= strcmp(argv[i], name) == 0;
-  return wanted;
+  for (int i = 1; i < argc; i++) wanted |= strcmp(argv[i], one->name) == 0;
+  return wanted && !(world_is_on_gpu() && (one->flags & SWEEP_HOST) != 0);
 }
 
 static int run_one(const char *program, const char *text) {
@@ -295,7 +295,7 @@ int sweep_main(int argc, char **argv, const struct scenario *scenarios, size_t c
   (void)backtrace(nothing, 1); /* its first call loads a library */
   for (size_t i = 0; i < count; i++) {
     scenario = &scenarios[i];
-    if (!is_wanted(argc, argv, scenario->name)) continue;
+    if (!is_wanted(argc, argv, scenario)) continue;
     if (one != NULL) return run_one(argv[0], one);
     cases += sweep(argv[0]);
   }

@@ -40,7 +40,8 @@ enum {
   SWEEP_BRIEF = 8,         /* much like another one: later calls fail, too, from some of its calls on only, unless it is deep */
   SWEEP_FINDS_LOSS = 16,   /* a model, in which the sweep is to find that bytes are lost */
   SWEEP_FINDS_EXIT = 32,   /* ... that the process ends */
-  SWEEP_MODEL = 64         /* ... that nothing is wrong */
+  SWEEP_MODEL = 64,        /* ... that nothing is wrong */
+  SWEEP_HOST = 128         /* for the host device: a GPU need not have what it takes */
 };
 
 int sweep_main(int argc, char **argv, const struct scenario *scenarios, size_t count);

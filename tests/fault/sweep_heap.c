@@ -154,7 +154,7 @@ static void check_unsealed(drowse_status status) {
 static const struct scenario scenarios[] = {
     {"open-first", NULL, open, check_usable, OPENS, SWEEP_FRESH},
     {"open", NULL, open, check_usable, OPENS, SWEEP_BRIEF},
-    {"open-for-peers", NULL, open_for_peers, check_usable, OPENS, SWEEP_BRIEF},
+    {"open-for-peers", NULL, open_for_peers, check_usable, OPENS, SWEEP_BRIEF | SWEEP_HOST},
     {"close-empty", world_open, close, NULL, DRIVERS, 0},
     {"close", world_awake, close, NULL, DRIVERS, 0},
     {"close-asleep", world_asleep, close, NULL, DRIVERS, SWEEP_BRIEF},
