@@ -438,6 +438,9 @@ DROWSE_API drowse_status drowse_tag_clear(drowse_heap *heap, const char *tag);
  * 0.1. */
 DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes);
 
+/* The same without waiting, also while a stream captures: what a stream may still use stays. DROWSE_ERR_DRIVER. Since 0.1. */
+DROWSE_API drowse_status drowse_trim_idle(drowse_heap *heap, uint64_t keep_bytes);
+
 /* Copies bytes from host memory to ptr, any range inside one block, after the work now on the block's stream; done when it
  * returns. Asleep: the backup is written. DROWSE_ERR_INVALID: the range leaves the block; DROWSE_ERR_NOT_FOUND: ptr is in no live
  * block; DROWSE_ERR_ASLEEP: the tag is asleep and its contents were discarded; DROWSE_ERR_BUSY: the tag is in motion or the

@@ -340,9 +340,8 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
   return true;
 }
 
-drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
-  drowse_status status = is_worth_a_wait(heap, keep_bytes) ? dz_pools_drain(heap) : DROWSE_OK;
-  if (status != DROWSE_OK) return status;
+/* What dz_heap_give_back() does behind the wait. */
+static drowse_status give_idle_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
   dz_pending_poll(heap, true);
   dz_heap_look(heap);
   uint64_t stuck_bytes = dz_heap_retry_stuck(heap);
@@ -357,6 +356,11 @@ drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t
                                      heap->device.name, stuck_bytes);
 }
 
+drowse_status dz_heap_give_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
+  drowse_status status = is_worth_a_wait(heap, keep_bytes) ? dz_pools_drain(heap) : DROWSE_OK;
+  return status == DROWSE_OK ? give_idle_back(heap, keep_bytes, given_bytes) : status;
+}
+
 uint64_t dz_heap_largest_free(drowse_heap *heap) {
   uint64_t largest = 0;
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
@@ -369,13 +373,21 @@ uint64_t dz_heap_largest_free(drowse_heap *heap) {
   return largest;
 }
 
-DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes) {
+static drowse_status trim(drowse_heap *heap, uint64_t keep_bytes, drowse_status (*give)(drowse_heap *, uint64_t, uint64_t *)) {
   drowse_status status = dz_heap_check(heap);
   if (status != DROWSE_OK) return status;
   struct guard guard;
   uint64_t given = 0;
   status = dz_guard_enter(&guard, heap);
   if (status != DROWSE_OK) return status;
-  status = dz_heap_give_back(heap, keep_bytes, &given);
+  status = give(heap, keep_bytes, &given);
   return dz_guard_leave(&guard, status);
+}
+
+DROWSE_API drowse_status drowse_trim(drowse_heap *heap, uint64_t keep_bytes) {
+  return trim(heap, keep_bytes, dz_heap_give_back);
+}
+
+DROWSE_API drowse_status drowse_trim_idle(drowse_heap *heap, uint64_t keep_bytes) {
+  return trim(heap, keep_bytes, give_idle_back);
 }

@@ -238,6 +238,10 @@ static drowse_status trim(void) {
   return drowse_trim(world_heap, 0);
 }
 
+static drowse_status trim_idle(void) {
+  return drowse_trim_idle(world_heap, 0);
+}
+
 static void check_trimmed(drowse_status status) {
   if (status == DROWSE_OK) EXPECT(world_stats(NULL).mapped_bytes <= 8 * MIB);
 }
@@ -293,6 +297,7 @@ static const struct scenario scenarios[] = {
     {"backup-get", world_asleep, backup_get, check_read, 0, SWEEP_CALLS_NOTHING},
     {"copy-out-file", world_asleep_in_file, copy_out, check_read, FILES, 0},
     {"trim", with_free, trim, check_trimmed, DRIVERS, 0},
+    {"trim-idle", with_free, trim_idle, NULL, DRIVERS, 0},
     {"trim-asleep", world_asleep, trim, NULL, DRIVERS, 0},
     {"backup-reserve", world_awake, reserve, NULL, RESERVES, 0},
     {"backup-reserve-start", world_awake, reserve_start, NULL, RESERVES, 0},

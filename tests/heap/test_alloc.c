@@ -499,6 +499,7 @@ START_TEST(trim_keeps_what_it_is_told_to) {
   ck_assert_uint_eq(stats_of(NULL).mapped_bytes, 0);
   ck_assert_uint_eq(stats_of(NULL).reserved_bytes, 0);
   ck_status(drowse_trim(NULL, 0), DROWSE_ERR_INVALID);
+  ck_status(drowse_trim_idle(NULL, 0), DROWSE_ERR_INVALID);
 }
 END_TEST
 

@@ -285,7 +285,8 @@ static const char *renew_stream(struct worker *worker) {
 }
 
 static const char *trim(struct worker *worker) {
-  drowse_status status = drowse_trim(heap, random_below(&worker->random, 64 * MIB));
+  drowse_status (*give)(drowse_heap *, uint64_t) = random_below(&worker->random, 2) == 0 ? drowse_trim : drowse_trim_idle;
+  drowse_status status = give(heap, random_below(&worker->random, 64 * MIB));
   atomic_fetch_add(&trims, 1);
   return status == DROWSE_OK ? NULL : failed(worker, status, "trim");
 }

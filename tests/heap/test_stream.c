@@ -85,6 +85,30 @@ START_TEST(what_would_destroy_a_capture_is_refused) {
 }
 END_TEST
 
+START_TEST(what_is_idle_is_given_back_while_others_work) {
+  struct gate gate;
+  CUstream other = make_stream();
+  void *busy = alloc_on("a", 8 * MIB, other), *idle = alloc_on("b", 4 * MIB, stream);
+  ck_ok(drowse_free(heap, idle));
+  ck_ok(drowse_trim_idle(heap, UINT64_MAX)); /* looks at the stream before it captures */
+  close_gate(&gate, other);
+  ck_ok(drowse_free(heap, busy));
+  uint64_t mapped = stats_of(NULL).mapped_bytes;
+  begin_capture(stream);
+  ck_ok(drowse_trim_idle(heap, 12 * MIB)); /* which may stay */
+  ck_assert_uint_eq(stats_of(NULL).mapped_bytes, mapped);
+  ck_ok(drowse_trim_idle(heap, 0));
+  ck_assert_uint_eq(stats_of("b").mapped_bytes, 0);
+  ck_assert_uint_ge(stats_of("a").mapped_bytes, 8 * MIB);
+  end_capture(stream);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(other));
+  ck_ok(drowse_trim_idle(heap, 0));
+  ck_assert_uint_eq(stats_of(NULL).mapped_bytes, 0);
+  drop_stream(other);
+}
+END_TEST
+
 START_TEST(copies_for_other_streams_leave_a_capture_alone) {
   CUstream other = make_stream();
   void *ptr = alloc_on("a", MIB, other);
@@ -300,6 +324,7 @@ int main(void) {
   STREAM_TEST(suite, a_stream_first_seen_capturing_is_the_same_one_afterwards);
   STREAM_TEST(suite, a_stream_only_seen_capturing_can_be_retired);
   STREAM_TEST(suite, what_would_destroy_a_capture_is_refused);
+  STREAM_TEST(suite, what_is_idle_is_given_back_while_others_work);
   STREAM_TEST(suite, copies_for_other_streams_leave_a_capture_alone);
   STREAM_TEST(suite, a_stream_of_another_device_is_refused);
   STREAM_TEST(suite, an_unknown_stream_cannot_be_retired);
