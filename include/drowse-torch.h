@@ -34,8 +34,9 @@ extern "C" {
 DROWSE_API void *drowse_torch_malloc(size_t size, int device, drowse_stream stream);
 
 /* Frees what drowse_torch_malloc() returned, whatever its tag's state and whichever thread this is: drowse_free(), which waits
- * for nothing. size and stream are not looked at: the block has its own. NULL, what is no such memory, and a device whose heap
- * has not been opened: nothing happens. Since 0.1. */
+ * for nothing. PyTorch lets go of segments when memory is wanted, be it outside of drowse: so what is unused and idle beyond 64
+ * MiB goes back to the device, drowse_trim_idle(). size and stream are not looked at: the block has its own. NULL, what is no
+ * such memory, and a device whose heap has not been opened: nothing happens. Since 0.1. */
 DROWSE_API void drowse_torch_free(void *ptr, size_t size, int device, drowse_stream stream);
 
 /* For set_record_stream_fn of an allocator that is the current one: drowse_record_stream() of the heap that ptr comes from. Of a

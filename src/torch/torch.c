@@ -7,6 +7,8 @@
 
 #include "torch/heaps.h"
 
+static const uint64_t keep_bytes = UINT64_C(64) << 20; /* of unused memory, for the next segments */
+
 DROWSE_API void *drowse_torch_malloc(size_t size, int device, drowse_stream stream) {
   void *ptr = NULL;
   drowse_heap *heap = dz_heaps_get(device);
@@ -17,7 +19,7 @@ DROWSE_API void drowse_torch_free(void *ptr, size_t size, int device, drowse_str
   (void)size;
   (void)stream;
   drowse_heap *heap = dz_heaps_opened(device);
-  if (heap != NULL) (void)drowse_free(heap, ptr);
+  if (heap != NULL && drowse_free(heap, ptr) == DROWSE_OK) (void)drowse_trim_idle(heap, keep_bytes);
 }
 
 DROWSE_API void drowse_torch_record_stream(void *ptr, drowse_stream stream) {

@@ -130,6 +130,26 @@ START_TEST(a_free_does_not_wait_for_the_device) {
 }
 END_TEST
 
+/* The device has 64 MiB, which is as much as may be kept: the heap is one that has more. */
+START_TEST(what_is_unused_and_idle_goes_back_to_the_device) {
+  enum { LARGE = 96 * 1024 * 1024 };
+  struct gate gate;
+  open_with((drowse_heap_options){.device = "host:256MiB"});
+  ck_ok(drowse_torch_heap_set(DEVICE, heap));
+  CUstream stream = make_stream();
+  void *busy = torch_alloc_on("weights", LARGE, stream), *next = torch_alloc("weights", BYTES);
+  close_gate(&gate, stream);
+  drowse_torch_free(busy, LARGE, DEVICE, stream);
+  ck_assert_uint_ge(stats_of(NULL).mapped_bytes, LARGE);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+  torch_free(next);
+  ck_assert_uint_le(stats_of(NULL).mapped_bytes, LARGE * 2 / 3);
+  drop_stream(stream);
+  finish_torch();
+}
+END_TEST
+
 START_TEST(a_recorded_stream_is_waited_for) {
   struct gate gate;
   CUstream stream = make_stream(), other = make_stream();
@@ -331,6 +351,7 @@ int main(void) {
   TORCH_TEST(suite, what_it_did_not_give_it_does_not_free);
   TORCH_TEST(suite, memory_of_a_sleeping_tag_is_freed_and_none_is_given);
   TORCH_TEST(suite, a_free_does_not_wait_for_the_device);
+  HARNESS_TEST(suite, what_is_unused_and_idle_goes_back_to_the_device);
   TORCH_TEST(suite, a_recorded_stream_is_waited_for);
   TORCH_TEST(suite, the_base_of_an_address_is_its_block_s);
   TORCH_TEST(suite, reset_gives_unused_memory_back);
