@@ -5,6 +5,7 @@
  *
  *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS]      default: auto 1 16 4096 5
  *   sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-n ROUNDS] -f DIRECTORY   with backups in files, and nothing else
+ *   sleep [-d DEVICE] [-g GIB] [-n ROUNDS] -l                         the limits' lines alone
  *
  * Tab-separated: a line a measurement; ms is the median of ROUNDS, least and most are their spread, and ratio is the median over
  * the limit, of which the column "limit" says what it is:
@@ -35,6 +36,7 @@ static struct {
   const char *device, *directory;
   size_t bytes, blocks, many;
   unsigned rounds;
+  bool limits;
 } asked = {.device = "auto", .bytes = (size_t)1 << 30, .blocks = 16, .many = 4096, .rounds = 5};
 
 static void ok(const char *what, drowse_status status) {
@@ -381,7 +383,7 @@ static void measure_file(void) {
 
 static bool parse(int argc, char **argv) {
   int option;
-  while ((option = getopt(argc, argv, "d:g:b:m:n:f:")) != -1) {
+  while ((option = getopt(argc, argv, "d:g:b:m:n:f:l")) != -1) {
     switch (option) {
     case 'd':
       asked.device = optarg;
@@ -401,6 +403,9 @@ static bool parse(int argc, char **argv) {
     case 'f':
       asked.directory = optarg;
       break;
+    case 'l':
+      asked.limits = true;
+      break;
     default:
       return false;
     }
@@ -410,7 +415,7 @@ static bool parse(int argc, char **argv) {
 
 int main(int argc, char **argv) {
   if (!parse(argc, argv)) {
-    fprintf(stderr, "usage: sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS] [-f DIRECTORY]\n");
+    fprintf(stderr, "usage: sleep [-d DEVICE] [-g GIB] [-b BLOCKS] [-m MANY] [-n ROUNDS] [-f DIRECTORY | -l]\n");
     return 2;
   }
   printf("device\twhat\tgib\tblocks\tms\tleast\tmost\tlimit\tlimit_ms\tratio\n");
@@ -418,6 +423,7 @@ int main(int argc, char **argv) {
   measure_host();
   measure_mappings();
   bench_close();
+  if (asked.limits) return EXIT_SUCCESS;
   if (asked.directory != NULL) {
     measure_file();
     return EXIT_SUCCESS;
