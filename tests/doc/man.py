@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Holds the manual pages beside the header, and takes them apart for tests/doc/man.sh.
+"""Holds the manual pages beside the headers, and takes them apart for tests/doc/man.sh.
 
-usage: man.py PAGES HEADER MAP OUT
+usage: man.py SOURCE OUT LIBRARY...
 
-Says what the pages leave out or invent, one complaint a line, and exits with 1 then. Writes OUT/synopsis.c, which the compiler
-compares with the header, and for every example OUT/PAGE-N.c, .run (the commands) and .expected (what they print; where a page
-does not say that, there is none).
+Says what the pages of these libraries, and those of none, leave out or invent, one complaint a line, and exits with 1 then.
+Writes OUT/synopsis.c, which the compiler compares with the headers, OUT/names, what has to be installed as a page, and for every
+example OUT/PAGE-N.c, .run (the commands) and .expected (what they print; where a page does not say that, there is none).
 
 Beside mdoc pages have two comments: '.\\" members: TYPE' in front of a list of all members of a structure, and
 '.\\" run: COMMAND' in front of a program that is not run in the usual way. A literal display with a main() is a program, the
@@ -23,8 +23,11 @@ SECTIONS = {
     "5": ["NAME", "DESCRIPTION", "THREADS", "FORK", "EXAMPLES", "SEE ALSO"],
     "7": ["NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "DIAGNOSTICS", "THREADS", "FORK", "SEE ALSO"],
 }
+# libdrowse-jump declares nothing: it stands before the C library. libdrowse-tms has no header that is installed, and functions
+# with another project's names: they have one page, under the library's.
+HEADERS = {"libdrowse": "include/drowse.h", "libdrowse-torch": "include/drowse-torch.h", "libdrowse-tms": "src/torch/tms.h"}
 HIDDEN = {"drowse_scope_loop", "drowse_scope", "drowse_mark"}  # not for direct use; values without members of interest
-NO_CONSTANTS = {"DROWSE_H", "DROWSE_API", "DROWSE_CHECKED"}
+NO_CONSTANTS = {"DROWSE_H", "DROWSE_TORCH_H", "DROWSE_API", "DROWSE_CHECKED"}
 VARIABLES = {"DROWSE_DEVICE", "DROWSE_SETTINGS", "DROWSE_DEBUG_SEAL", "DROWSE_DEBUG_POISON", "DROWSE_ERR_UNKNOWN"}
 USUAL = "cc example.c $(pkg-config --cflags --libs drowse) -o example && ./example"
 
@@ -41,12 +44,14 @@ def plain(line):
     return line
 
 
-class Header:
-    """What the header declares, and which errors it says of what."""
+class Library:
+    """What its map exports, what its header declares, and which errors that says of what."""
 
-    def __init__(self, path):
-        text = path.read_text()
-        text = text[: text.index("namespace drowse")]
+    def __init__(self, source, name):
+        self.name = name
+        self.is_public = HEADERS[name].startswith("include/")
+        self.exported = set(re.findall(r"^ +(\w+);$", (source / f"src/{name[3:]}.map").read_text(), re.M))
+        text = (source / HEADERS[name]).read_text().partition("namespace drowse")[0]
         bare = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
         self.macros = {name for name in re.findall(r"^#define (drowse_\w+|DROWSE_\w+)\(", bare, re.M) if not name.endswith("_")}
         constants = re.findall(r"^#define (DROWSE_\w+)(?!\w|\()", bare, re.M) + re.findall(r"\b(DROWSE_\w+)(?: =|,|\s*\})", bare)
@@ -56,10 +61,11 @@ class Header:
             declarations = [part for part in body.split(";") if part.strip()]
             self.members[name] = [re.search(r"\(\*(\w+)\)|(\w+)(?:\[\w*\])?\s*$", part) for part in declarations]
             self.members[name] = [match.group(1) or match.group(2) for match in self.members[name]]
+        self.names = self.exported | self.macros if self.is_public else set()
         self.errors = {}
         for comment, declarations in re.findall(r"/\*((?:(?!\*/).)*)\*/\s*((?:DROWSE_API [^;]*;\s*)+)", text, re.S):
             errors = set(re.findall(r"DROWSE_ERR_\w+", re.sub(r'"[^"]*"', "", comment)))
-            for name in re.findall(r"[ *](drowse_\w+)\(", declarations):
+            for name in re.findall(r"DROWSE_API [^(;]*[ *](\w+)\(", declarations):
                 self.errors[name] = errors
 
 
@@ -69,7 +75,6 @@ class Page:
     def __init__(self, path):
         self.name, self.number = path.name.rsplit(".", 1)
         self.file = path.name
-        self.is_library = self.name.startswith("libdrowse-")  # beside libdrowse, with functions of its own
         self.lines = path.read_text().splitlines()
         self.sections = {}
         self.order = []
@@ -80,6 +85,8 @@ class Page:
             elif self.order:
                 self.sections[self.order[-1]].append(line)
         self.names = [line.split()[1] for line in self.sections["NAME"] if line.startswith(".Nm ")]
+        libraries = [line[4:].split(",")[0] for line in self.sections.get("LIBRARY", []) if line.startswith(".Pq ")]
+        self.library = libraries[0] if libraries else None
 
     def check_sections(self):
         wanted = SECTIONS[self.number]
@@ -147,52 +154,64 @@ class Page:
         return examples
 
 
-def check_names(pages, header, exported):
-    wanted = exported | header.macros
-    names = [name for page in pages for name in page.names if page.number == "3" and not page.is_library]
-    for name in sorted(wanted - set(names)):
+def check_names(pages, library):
+    names = [name for page in pages for name in page.names if page.library == library.name]
+    for name in sorted(library.names - set(names)):
         complain(f"{name}: has no page")
-    for name in sorted(set(names) - wanted):
+    for name in sorted(set(names) - library.names):
         complain(f"{name}: has a page and is not in the header")
     for name in sorted(name for name in set(names) if names.count(name) > 1):
         complain(f"{name}: has several pages")
 
 
-def check_constants(pages, header):
+def check_constants(pages, libraries):
+    constants = set().union(*(library.constants for library in libraries))
+    macros = set().union(*(library.macros for library in libraries))
     text = "\n".join(plain(line) for page in pages for line in page.lines if not line.startswith(".Dt "))
     named = set(re.findall(r"\bDROWSE_[A-Z0-9_]+\b", text))
-    for name in sorted(header.constants - named):
+    for name in sorted(constants - named):
         complain(f"{name}: is on no page")
-    for name in sorted(named - header.constants - header.macros - VARIABLES):
-        complain(f"{name}: is on a page and not in the header")
+    for name in sorted(named - constants - macros - VARIABLES):
+        complain(f"{name}: is on a page and not in a header")
 
 
-def check_errors(pages, header):
+def check_variables(pages, source):
+    """The environment that libdrowse-tms looks at."""
+    read = {name for path in source.glob("src/torch/*.c") for name in re.findall(r'"(TMS_\w+)"', path.read_text())}
     for page in pages:
-        if page.number != "3":
+        if page.library == "libdrowse-tms":
+            named = {line.split()[2] for line in page.sections["ENVIRONMENT"] if line.startswith(".It Ev ")}
+            if named != read:
+                complain(f"{page.file}: variables that are not both read and on the page: {sorted(named ^ read)}")
+
+
+def check_errors(pages, library):
+    for page in pages:
+        if page.library != library.name:
             continue
         said = set(re.findall(r"DROWSE_ERR_\w+", "\n".join(page.sections.get("ERRORS", []) + page.sections.get("FORK", []))))
         for name in page.names:
-            for error in sorted(header.errors.get(name, set()) - said):
+            for error in sorted(library.errors.get(name, set()) - said):
                 complain(f"{page.file}: the header says {error} of {name}, and the page does not")
 
 
-def check_header(header, exported):
+def check_header(library):
     """This program's own reading of it."""
-    if set(header.errors) != exported:
-        complain(f"the header's comments were not found for {sorted(set(header.errors) ^ exported)}")
+    if set(library.errors) != library.exported:
+        complain(f"{library.name}: the header's comments were not found for {sorted(set(library.errors) ^ library.exported)}")
 
 
-def check_members(pages, header):
+def check_members(pages, libraries):
     """And what has the compiler compare their types."""
+    members = {name: names for library in libraries for name, names in library.members.items()}
     listed = dict(entry for page in pages for entry in page.members())
-    for name in sorted(set(header.members) - HIDDEN - set(listed)):
+    for name in sorted(set(members) - HIDDEN - set(listed)):
         complain(f"struct {name}: no page lists its members")
     lines = []
     for structure, declarations in listed.items():
         names = [(re.search(r"\(\*(\w+)\)", text) or re.search(r"(\w+)(?:\[\w*\])?$", text)).group(1) for text in declarations]
-        if names != header.members.get(structure):
-            complain(f"struct {structure}: the header has {header.members.get(structure)}, the page {names}")
+        if names != members.get(structure):
+            complain(f"struct {structure}: the header has {members.get(structure)}, the page {names}")
         for name, text in zip(names, declarations):
             kind = f"page_{structure}_{name}"
             lines.append(f"struct {kind} {{ {text}; }};")
@@ -201,14 +220,14 @@ def check_members(pages, header):
     return lines
 
 
-def check_synopses(pages, exported):
+def check_synopses(pages, library):
     """And what has the compiler compare them: to declare a function twice, with other types, is an error."""
     lines, declared = [], []
     for page in pages:
-        names = [name for _, name, _ in page.prototypes()]
-        if page.is_library:
+        if page.library != library.name:
             continue
-        if page.number == "3" and sorted(names) != sorted(page.names):
+        names = [name for _, name, _ in page.prototypes()]
+        if library.is_public and sorted(names) != sorted(page.names):
             complain(f"{page.file}: the synopsis has {names}, the names are {page.names}")
         for returns, name, arguments in page.prototypes():
             if returns is None:
@@ -216,24 +235,30 @@ def check_synopses(pages, exported):
             else:
                 lines.append(f"{returns} {name}({', '.join(arguments)});")
                 declared.append(name)
-    if set(declared) != exported:
-        complain(f"functions in a synopsis, or not: {sorted(set(declared) ^ exported)}")
+    if set(declared) != library.exported:
+        complain(f"{library.name}: functions in a synopsis, or not: {sorted(set(declared) ^ library.exported)}")
     return lines
 
 
 def main():
-    pages_at, header_at, map_at, out = (pathlib.Path(name) for name in sys.argv[1:])
-    pages = [Page(path) for path in sorted(pages_at.glob("*.[1357]")) if not path.read_text().startswith(".so ")]
-    header = Header(header_at)
-    exported = set(re.findall(r"^ *(drowse_\w+);$", map_at.read_text(), re.M))
+    source, out, installed = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
+    pages = [Page(path) for path in sorted(source.glob("doc/man/*.[1357]")) if not path.read_text().startswith(".so ")]
+    pages = [page for page in pages if page.library is None or page.library in installed]
+    libraries = [Library(source, name) for name in HEADERS if name in installed]
+    lines = [f"#include <{HEADERS[library.name].partition('/')[2]}>" for library in libraries]
     for page in pages:
         page.check_sections()
-    check_header(header, exported)
-    check_names(pages, header, exported)
-    check_constants(pages, header)
-    check_errors(pages, header)
-    lines = ["#include <drowse.h>"] + check_synopses(pages, exported) + check_members(pages, header)
+    for library in libraries:
+        check_header(library)
+        check_errors(pages, library)
+        lines += check_synopses(pages, library)
+        if library.is_public:
+            check_names(pages, library)
+    check_constants(pages, libraries)
+    check_variables(pages, source)
+    lines += check_members(pages, libraries)
     (out / "synopsis.c").write_text("\n".join(lines) + "\n")
+    (out / "names").write_text("".join(f"{name}\n" for library in libraries for name in sorted(library.names)))
     for page in pages:
         examples = page.examples()
         if not examples:

@@ -1,26 +1,28 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The manual pages: all functions have one, which says what the header says and is installed under the function's own name; their
-# synopses are the header's, and their examples do what they say.
+# The manual pages: all functions have one, which says what their header says and is installed under the function's own name;
+# their synopses are the headers', and their examples do what they say.
 # shellcheck source=installed.sh
 . "${top_srcdir:?}/tests/tool/installed.sh"
 need_python
-pages=$top_srcdir/doc/man
+# Those of libraries that were not built are left out.
+libraries=$(find "${library%/*}" -name 'libdrowse*.so' -o -name 'libdrowse*.a' | sed 's|.*/\(.*\)\.[a-z]*$|\1|' | sort -u)
 
 mkdir examples
-python3 "$top_srcdir/tests/doc/man.py" "$pages" "$top_srcdir/include/drowse.h" "$top_srcdir/src/drowse.map" examples >out ||
-  complain "$(cat out)"
+# shellcheck disable=SC2086 # words
+python3 "$top_srcdir/tests/doc/man.py" "$top_srcdir" examples $libraries >out || complain "$(cat out)"
 
 # shellcheck disable=SC2046 # words
-cc -std=gnu11 -fsyntax-only $(pkg-config --cflags drowse) examples/synopsis.c 2>err || complain "the synopses: $(cat err)"
+cc -std=gnu11 -fsyntax-only $(pkg-config --cflags drowse) -I "$top_srcdir/src" examples/synopsis.c 2>err ||
+  complain "the synopses: $(cat err)"
 
 # Installed: each function's page, or one that leads to it.
 man=$(find "$root" -type d -path '*/share/man')
-for name in $(sed -n 's/^ *\(drowse_[a-z_]*\);$/\1/p' "$top_srcdir/src/drowse.map") drowse_setjmp drowse_sigsetjmp DROWSE_SCOPE; do
+while read -r name; do
   page=$man/man3/$name.3
   target=$(sed -n 's/^\.so \(man3\/.*\)$/\1/p' "$page" 2>/dev/null)
   grep -qs "^\.Nm $name\( ,\)*$" "$man/${target:-man3/$name.3}" || complain "make install: no page of $name under its name"
-done
+done <examples/names
 
 cp "$top_srcdir/README.md" .
 for run in examples/*.run; do
