@@ -10,7 +10,7 @@ libraries=$(find "${library%/*}" -name 'libdrowse*.so' -o -name 'libdrowse*.a' |
 
 mkdir examples
 # shellcheck disable=SC2086 # words
-python3 "$top_srcdir/tests/doc/man.py" "$top_srcdir" examples $libraries >out || complain "$(cat out)"
+python3 "$top_srcdir/tests/doc/manual.py" "$top_srcdir" examples $libraries >out || complain "$(cat out)"
 
 # shellcheck disable=SC2046 # words
 cc -std=gnu11 -fsyntax-only $(pkg-config --cflags drowse) -I "$top_srcdir/src" examples/synopsis.c 2>err ||

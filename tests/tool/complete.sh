@@ -14,7 +14,7 @@ tested=
 
 completes() { # SETUP SHELL...; cases on stdin
   tested="$tested $2"
-  if ! python3 "$top_srcdir/tests/tool/complete.py" "$@" >out 2>err; then complain "$2: $(cat out err)"; fi
+  if ! python3 "$top_srcdir/tests/tool/completing.py" "$@" >out 2>err; then complain "$2: $(cat out err)"; fi
 }
 
 cases() {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds the manual pages beside the headers, and takes them apart for tests/doc/man.sh.
 
-usage: man.py SOURCE OUT LIBRARY...
+usage: manual.py SOURCE OUT LIBRARY...
 
 Says what the pages of these libraries, and those of none, leave out or invent, one complaint a line, and exits with 1 then.
 Writes OUT/synopsis.c, which the compiler compares with the headers, OUT/names, what has to be installed as a page, and for every

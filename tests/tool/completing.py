@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Completes command lines in a real shell on a terminal of its own.
 
-usage: complete.py SETUP SHELL [ARGUMENT]...
+usage: completing.py SETUP SHELL [ARGUMENT]...
 
 Reads lines from the standard input, "line<tab>wanted": types each line into the shell, then the tab key and enter, and compares
 what the command then gets with what is wanted. SETUP, a file in the shell's language, is sourced first; it defines the command
