@@ -6,32 +6,82 @@ in a pool and to enter a scope.
   torch_sleep.py FOLDER [ROUNDS]    FOLDER has bench/sleep, the real program, and the libraries; default 5 rounds
 
 Tab-separated. Lines of sleep and wake are those of bench/sleep (its head says what the columns mean), of 16 GiB in 64 tensors and
-40 GiB in 300. The others have what, nanoseconds, least and most: a pair is torch.empty() of 2 MiB, and letting it go.
+40 GiB in 300. What the driver alone takes to map and to unmap varies so much that it takes turns with what it is the limit of:
+those are the lines "map" and "unmap". The others have what, nanoseconds, least and most: a pair is torch.empty() of 2 MiB, and
+letting it go.
 """
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 SIZES = [(16, 64), (40, 300)]
 PAIR_BYTES = 2 << 20
 
 
+class Properties(ctypes.Structure):
+    """CUmemAllocationProp: pinned memory of device 0."""
+
+    _fields_ = [("kind", ctypes.c_int), ("handles", ctypes.c_int), ("where", ctypes.c_int), ("device", ctypes.c_int),
+                ("metadata", ctypes.c_void_p), ("flags", ctypes.c_ulonglong)]
+
+
+class Access(ctypes.Structure):
+    """CUmemAccessDesc: device 0 reads and writes."""
+
+    _fields_ = [("where", ctypes.c_int), ("device", ctypes.c_int), ("flags", ctypes.c_int)]
+
+
+class Driver:
+    """What the driver alone takes for as many bytes, in handles of 1 GiB."""
+
+    def __init__(self, gib):
+        self.cuda, self.gib = ctypes.CDLL("libcuda.so.1"), gib
+        self.handles = [ctypes.c_ulonglong() for _ in range(gib)]
+        self.base = ctypes.c_ulonglong()
+        self.call("cuMemAddressReserve", ctypes.byref(self.base), ctypes.c_size_t(gib << 30), ctypes.c_size_t(0),
+                  ctypes.c_ulonglong(0), ctypes.c_ulonglong(0))
+
+    def call(self, name, *arguments):
+        code = getattr(self.cuda, name)(*arguments)
+        if code != 0:
+            raise RuntimeError("%s: %d" % (name, code))
+
+    def map(self):
+        properties = Properties(kind=1, where=1)
+        for number, handle in enumerate(self.handles):
+            self.call("cuMemCreate", ctypes.byref(handle), ctypes.c_size_t(1 << 30), ctypes.byref(properties),
+                      ctypes.c_ulonglong(0))
+            self.call("cuMemMap", ctypes.c_ulonglong(self.base.value + (number << 30)), ctypes.c_size_t(1 << 30),
+                      ctypes.c_size_t(0), handle, ctypes.c_ulonglong(0))
+        access = Access(where=1, flags=3)
+        self.call("cuMemSetAccess", self.base, ctypes.c_size_t(self.gib << 30), ctypes.byref(access), ctypes.c_size_t(1))
+
+    def unmap(self):
+        self.call("cuMemUnmap", self.base, ctypes.c_size_t(self.gib << 30))
+        for handle in self.handles:
+            self.call("cuMemRelease", handle)
+
+
+def median(seconds):
+    return sorted(seconds)[len(seconds) // 2]
+
+
 def limits(folder, gib, rounds):
-    """What bench/sleep says of the machine, in milliseconds; its lines go on to stdout."""
+    """What bench/sleep says of the link, in seconds; its lines go on to stdout, but for those of the driver's mapping."""
     command = [os.path.join(folder, "sleep"), "-d", "cuda:0", "-g", str(gib), "-n", str(rounds), "-l"]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[1:]
-    print("\n".join(lines), flush=True)
-    return {line.split("\t")[1]: float(line.split("\t")[4]) for line in lines}
+    print("\n".join(line for line in lines if line.split("\t")[1] not in ("map", "unmap")), flush=True)
+    return {line.split("\t")[1]: float(line.split("\t")[4]) / 1e3 for line in lines}
 
 
-def line(what, gib, blocks, seconds, name, limit):
-    times = sorted(1e3 * each for each in seconds)
-    middle = times[len(times) // 2]
-    values = (what, gib, blocks, middle, times[0], times[-1], name, limit, middle / limit)
-    print("cuda:0\t%s\t%.2f\t%d\t%.3f\t%.3f\t%.3f\t%s\t%.3f\t%.3f" % values, flush=True)
+def line(what, gib, blocks, seconds, name="-", limit=None):
+    times = [1e3 * each for each in seconds]
+    against = "-\t-" if limit is None else "%.3f\t%.3f" % (1e3 * limit, median(seconds) / limit)
+    values = (what, gib, blocks, median(times), min(times), max(times), name, against)
+    print("cuda:0\t%s\t%.2f\t%d\t%.3f\t%.3f\t%.3f\t%s\t%s" % values, flush=True)
 
 
 def timed(function, *arguments):
@@ -50,34 +100,46 @@ def measure_sleep(gib, blocks, rounds, limit):
     with allocator.use_memory_pool("weights"):
         tensors = [torch.full(((gib << 30) // blocks // 512 * 512,), 1, dtype=torch.uint8, device="cuda") for _ in range(blocks)]
 
-    def sleep(tags):
-        seconds = timed(allocator.sleep, tags)
+    driver = Driver(gib)
+
+    def calmly(function, *arguments):
+        seconds = timed(function, *arguments)
         time.sleep(0.3)  # the driver clears in the background what was released
         return seconds
 
     def cycles(tags):
-        return zip(*[(sleep(tags), timed(allocator.wake_up)) for _ in range(rounds)])
+        """Sleep, wake, and in turn with them the driver's map and unmap."""
+        return zip(*[(calmly(allocator.sleep, tags), calmly(allocator.wake_up), calmly(driver.map), calmly(driver.unmap))
+                     for _ in range(rounds)])
 
-    out, back = limit["link out"] + limit["unmap"], limit["link in"] + limit["map"]
-    heap.backup_reserve(heap.stats("weights").live_bytes)
-    line("first sleep, reserved", gib, blocks, [sleep("weights")], "link+unmap", out)
-    stats = heap.stats()
-    ratio = stats.host_bytes / sum(tensor.nbytes for tensor in tensors)
+    def cycle(kind, tags, out=0.0, back=0.0, names=("unmap", "map")):
+        sleeps, wakes, maps, unmaps = cycles(tags)
+        line("map", gib, 1, maps)
+        line("unmap", gib, 1, unmaps)
+        line("sleep" + kind, gib, blocks, sleeps, names[0], out + median(unmaps))
+        line("wake" + kind, gib, blocks, wakes, names[1], back + median(maps))
+
+    def first_sleep():
+        """With new host memory, pinned before, as in a new process."""
+        heap.backup_trim(0)
+        heap.backup_reserve(heap.stats("weights").live_bytes)
+        driver.map()
+        found = calmly(driver.unmap), calmly(allocator.sleep, "weights")
+        allocator.wake_up()
+        return found
+
+    unmaps, firsts = zip(*[first_sleep() for _ in range(rounds)])
+    line("first sleep, reserved", gib, blocks, firsts, "link+unmap", limit["link out"] + median(unmaps))
+    ratio = heap.stats().host_bytes / sum(tensor.nbytes for tensor in tensors)
     print("cuda:0\thost memory\t%.2f\t%d\t-\t-\t-\tpayload\t-\t%.3f" % (gib, blocks, ratio))
-    allocator.wake_up()
-    sleeps, wakes = cycles("weights")
-    line("sleep", gib, blocks, sleeps, "link+unmap", out)
-    line("wake", gib, blocks, wakes, "link+map", back)
+    cycle("", "weights", limit["link out"], limit["link in"], ("link+unmap", "link+map"))
     heap.seal("weights")
-    sleep("weights")
+    allocator.sleep("weights")
     allocator.wake_up()
-    sleeps, wakes = cycles("weights")
-    line("sleep, sealed", gib, blocks, sleeps, "unmap", limit["unmap"])
+    cycle(", sealed", "weights", 0.0, limit["link in"], ("unmap", "link+map"))
     heap.unseal("weights")
     assert all(int(tensor[::4096].min()) == int(tensor[::4096].max()) == 1 for tensor in tensors), "contents"
-    sleeps, wakes = cycles(())
-    line("sleep, discarding", gib, blocks, sleeps, "unmap", limit["unmap"])
-    line("wake, discarded", gib, blocks, wakes, "map", limit["map"])
+    cycle(", discarding", ())
 
 
 def repeated(what, function, count, rounds):
