@@ -372,9 +372,14 @@ START_TEST(a_child_lets_the_files_go) {
   ck_ok(drowse_free(heap, block[0]));
   pid_t child = fork();
   ck_assert_int_ge(child, 0);
-  if (child == 0) _exit(child_closes());
+  if (child == 0) {
+    status = child_closes();
+    /* Killed if all is well: where it exits valgrind blames it for what threads had that were not forked. */
+    if (status == 0) (void)raise(SIGKILL);
+    _exit(status);
+  }
   ck_assert_int_eq(waitpid(child, &status, 0), child);
-  ck_assert_int_eq(status, 0);
+  ck_assert_int_eq(status, SIGKILL);
   ck_ok(wake_tag("a"));
   for (uint64_t i = 1; i < BLOCKS; i++) ck_assert(has_pattern(block[i], sizes[i], i));
   ck_ok(drowse_free(heap, block_b));
