@@ -16,6 +16,11 @@
 #include "driver/driver.h"
 #include "gpu/expect.h"
 
+#if !HAVE_CUDA_H /* src/driver/abi.h has only what the library uses */
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+#endif
+
 enum { WORDS = 16 << 20, BLOCKS = 8, GROUP = 256 };
 static const size_t block_bytes = WORDS * sizeof(uint32_t);
 static const uint64_t slack_bytes = UINT64_C(64) << 20; /* what the driver may take or give for itself meanwhile */
