@@ -255,8 +255,9 @@ static drowse_status retry_stuck(drowse_heap *heap) {
 static drowse_status see_streams(drowse_heap *heap, const drowse_stream *streams, size_t count) {
   struct guard guard;
   struct stream *stream;
-  drowse_status status = count == 0 ? DROWSE_OK : dz_guard_enter(&guard, heap);
-  if (count == 0 || status != DROWSE_OK) return status;
+  if (count == 0) return DROWSE_OK;
+  drowse_status status = dz_guard_enter(&guard, heap);
+  if (status != DROWSE_OK) return status;
   for (size_t i = 0; status == DROWSE_OK && i < count; i++) status = dz_stream_see(heap, streams[i], &stream);
   return dz_guard_leave(&guard, status);
 }

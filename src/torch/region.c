@@ -93,7 +93,8 @@ static DZ_TLS signed char backend = -1; /* as the environment says */
 static signed char find_backend(const char *name, signed char otherwise) {
   if (name == NULL) return otherwise;
   if (strcmp(name, backends[1]) == 0) return 1;
-  return *name == '\0' || strcmp(name, backends[0]) == 0 ? 0 : otherwise;
+  if (*name == '\0' || strcmp(name, backends[0]) == 0) return 0;
+  return otherwise;
 }
 
 const char *dz_region_backend(void) {
@@ -126,12 +127,12 @@ static drowse_status check_switches(void) {
 }
 
 drowse_status dz_region_name(char name[DZ_TAG_ROOM]) {
-  char text[DZ_TAG_ROOM + 64];
   const char *tag = dz_region_tag();
   drowse_status status = check_switches();
   if (status != DROWSE_OK) return status;
   if (tag == no_text) return drowse_error_set(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the name of this thread's tag");
   if (strlen(tag) >= DZ_TAG_ROOM - SUFFIX_BYTES) {
+    char text[DZ_TAG_ROOM + 64];
     (void)snprintf(text, sizeof text, "the tag \"%.*s...\" has more than %d bytes", SUFFIX_BYTES * 4, tag,
                    DZ_TAG_ROOM - SUFFIX_BYTES - 1);
     return drowse_error_set(DROWSE_ERR_INVALID, text);

@@ -32,7 +32,7 @@ void dz_region_tag_set(const char *tag);
 
 /* "pinned", the default, or "mmap": a wish that drowse has no use for; it pins what it can. Other words change nothing. */
 const char *dz_region_backend(void);
-void dz_region_backend_set(const char *backend);
+void dz_region_backend_set(const char *name);
 
 /* Writes drowse's name of the tag for what this thread allocates. SCOPE: no region is open; INVALID: a setting is not valid, the
  * name is too long, or both backups are on; NO_HOST_MEMORY. */

@@ -31,8 +31,8 @@ void *dz_saved_backup(const void *ptr, size_t bytes);
  * first $TMS_DISK_BACKUP_DIR, else /tmp; whether host memory is kept for the next pause, at first what $TMS_RETAIN_CPU_BACKUP
  * says. */
 void dz_saved_set_margin(uint64_t bytes);
-drowse_status dz_saved_set_directory(const char *directory);
-void dz_saved_set_retain(bool retain);
+drowse_status dz_saved_set_directory(const char *path);
+void dz_saved_set_retain(bool on);
 bool dz_saved_retains(void);
 
 #endif
