@@ -3,7 +3,7 @@
 
 import enum
 from ctypes import byref, c_char_p, c_int, c_void_p
-from typing import Dict, Type
+from typing import Dict, Optional, Type
 
 from ._library import ErrorStruct, function
 
@@ -197,3 +197,10 @@ def check(status: int) -> None:
     """Raises what a status says."""
     if status != 0:
         raise last_error()
+
+
+def text_bytes(value: Optional[str]) -> Optional[bytes]:
+    """A text as the library takes it, which would read a NUL as its end."""
+    if value is not None and "\0" in value:
+        raise InvalidError("a text has no NUL: %r" % value)
+    return None if value is None else value.encode("utf-8")

@@ -2,10 +2,11 @@
 """Heaps: the memory that drowse owns on one device, and how its tags are put to sleep."""
 
 import enum
+import threading
 from ctypes import byref, c_bool, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p, pointer
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ._errors import InvalidError, Status, check, last_error
+from ._errors import InvalidError, Status, check, last_error, text_bytes
 from ._library import (
     EACH_DEVICE,
     EACH_TAG,
@@ -167,8 +168,14 @@ def _text(value: Optional[bytes]) -> str:
     return (value or b"").decode("utf-8", "replace")
 
 
-def _bytes(value: Optional[str]) -> Optional[bytes]:
-    return None if value is None else value.encode("utf-8")
+class _Raised(threading.local):
+    """What a heap's callbacks raised on this thread: they run on the one that waits."""
+
+    error: Optional[BaseException] = None
+
+    def take(self) -> Optional[BaseException]:
+        error, self.error = self.error, None
+        return error
 
 
 def _milliseconds(seconds: Optional[float]) -> int:
@@ -216,7 +223,7 @@ class Op:
             while True:
                 slice_ms = 50 if left < 0 else min(left, 50)  # so that Python can look at its signals
                 status = _op_wait(self._pointer, slice_ms)
-                if self._raised or status != Status.TIMEOUT:
+                if self._raised or self._heap._raised.error is not None or status != Status.TIMEOUT:
                     break
                 left -= slice_ms if left > 0 else 0
                 if left == 0:
@@ -225,14 +232,15 @@ class Op:
         except BaseException:
             self._end()
             raise
-        if self._raised:
+        raised = self._raised.pop() if self._raised else self._heap._raised.take()
+        if raised is not None:
             self._end()
-            raise self._raised.pop()
+            raise raised
         if error is not None:
             raise error
 
     def _end(self) -> None:
-        self.cancel()
+        _op_cancel(self._pointer)
         _op_wait(self._pointer, -1)
 
     def done(self) -> bool:
@@ -301,10 +309,10 @@ class Heap:
         woken: Optional[Callable[[str], object]] = None,
     ) -> None:
         self.pointer: Optional[int] = None  # the drowse_heap
-        self._raised: List[BaseException] = []
+        self._raised = _Raised()
         options = HeapOptionsStruct(
-            device=_bytes(device),
-            settings=_bytes(settings),
+            device=text_bytes(device),
+            settings=text_bytes(settings),
             flags=int(exportable) | int(rdma) << 1,
             cuda_context=cuda_context,
             backup_limit=backup_limit,
@@ -317,7 +325,7 @@ class Heap:
             hears = woken
             options.woken = WOKEN(self._guard(lambda _context, tag: hears(_text(tag)) and None))
         if peers:
-            options.peers = (c_char_p * len(peers))(*[peer.encode() for peer in peers])
+            options.peers = (c_char_p * len(peers))(*[text_bytes(peer) for peer in peers])
             options.peer_count = len(peers)
         self._options = options  # its callbacks are called as long as the heap is open
         heap = c_void_p()
@@ -330,7 +338,7 @@ class Heap:
         """One that somebody else has opened and closes."""
         heap = cls.__new__(cls)
         heap.pointer = pointer
-        heap._raised = []
+        heap._raised = _Raised()
         heap._owned = False
         return heap
 
@@ -341,14 +349,15 @@ class Heap:
             try:
                 return callback(*arguments)
             except BaseException as error:
-                self._raised.append(error)
+                self._raised.error = error
                 return Status.CANCELED
 
         return call
 
     def _check(self, status: int) -> None:
-        if self._raised:
-            raise self._raised.pop()
+        raised = self._raised.take()
+        if status != 0 and raised is not None:
+            raise raised
         check(status)
 
     def close(self) -> None:
@@ -375,7 +384,7 @@ class Heap:
         alignment: int = 0,
     ) -> int:
         """The address of size bytes of device memory; what is not given is the current frame's."""
-        options = AllocOptionsStruct(tag=_bytes(tag), expandable=EXPANDABLE[expandable], alignment=alignment)
+        options = AllocOptionsStruct(tag=text_bytes(tag), expandable=EXPANDABLE[expandable], alignment=alignment)
         address = c_void_p()
         self._check(_alloc_with(self.pointer, size, stream, byref(options), byref(address)))
         return address.value or 0
@@ -413,7 +422,7 @@ class Heap:
 
     def clear(self, tag: str) -> None:
         """Frees every block of a tag."""
-        check(_tag_clear(self.pointer, _bytes(tag)))
+        check(_tag_clear(self.pointer, text_bytes(tag)))
 
     def trim(self, keep_bytes: int = 0, wait: bool = True) -> None:
         """Gives unused memory back to the device: of all streams, after the work on the device, or what is idle now."""
@@ -454,20 +463,21 @@ class Heap:
             rules = {tag: Action.OFFLOAD for tag in rules}
         if drain_timeout is not None and drain_timeout <= 0:
             raise InvalidError("drain_timeout is %r: more than 0, or None" % drain_timeout)
-        array = (RuleStruct * len(rules))(*[RuleStruct(_bytes(tag), Action(action)) for tag, action in rules.items()])
-        watch = self._watch(progress, self._raised)
+        array = (RuleStruct * len(rules))(*[RuleStruct(text_bytes(tag), Action(action)) for tag, action in rules.items()])
+        raised: List[BaseException] = []
+        watch = self._watch(progress, raised)
         options = SleepOptionsStruct(
             drain=drain,
             streams=(c_void_p * len(streams))(*streams) if streams else None,
             stream_count=len(streams),
             drain_timeout_ms=_milliseconds(drain_timeout),
             backup=backup,
-            directory=_bytes(directory),
+            directory=text_bytes(directory),
             progress=watch,
         )
         op = c_void_p()
         check(_sleep_start(self.pointer, array, len(array), byref(options), byref(op)))
-        return Op(op, self, (watch,) if progress is not None else (), self._raised)
+        return Op(op, self, (watch,) if progress is not None else (), raised)
 
     def sleep(self, rules: Rules, **options: Any) -> None:
         """Puts tags to sleep, all of them or none. A tag, or several, are offloaded; else a mapping says what becomes of each,
@@ -486,14 +496,15 @@ class Heap:
     ) -> Op:
         """Starts what wake() does."""
         names = [] if tags is None else [tags] if isinstance(tags, str) else list(tags)
-        watch = self._watch(progress, self._raised)
+        raised: List[BaseException] = []
+        watch = self._watch(progress, raised)
         options = WakeOptionsStruct(
             flags=int(together) | int(zero) << 1 | int(poison) << 2, deadline_ms=_milliseconds(deadline), progress=watch
         )
-        array = (c_char_p * len(names))(*[name.encode("utf-8") for name in names])
+        array = (c_char_p * len(names))(*[text_bytes(name) for name in names])
         op = c_void_p()
         check(_wake_start(self.pointer, None if tags is None else array, len(names), byref(options), byref(op)))
-        return Op(op, self, (watch,) if progress is not None else (), self._raised)
+        return Op(op, self, (watch,) if progress is not None else (), raised)
 
     def wake(self, tags: Tags = None, **options: Any) -> None:
         """Wakes tags in the order given; None: every tag. For want of device memory it is tried again for `deadline` seconds
@@ -506,11 +517,11 @@ class Heap:
 
     def seal(self, tag: str) -> None:
         """Promises that the tag's contents do not change while it is awake, so that it is copied once."""
-        check(_seal(self.pointer, _bytes(tag)))
+        check(_seal(self.pointer, text_bytes(tag)))
 
     def unseal(self, tag: str) -> None:
         """Takes the promise back."""
-        check(_unseal(self.pointer, _bytes(tag)))
+        check(_unseal(self.pointer, text_bytes(tag)))
 
     def backup_reserve(self, size: int, wait: bool = True) -> None:
         """Sees to it that so much host memory for backups is there, touched and pinned."""
@@ -531,7 +542,7 @@ class Heap:
     def stats(self, tag: Optional[str] = None) -> Stats:
         """Of a tag, or of the heap."""
         stats = StatsStruct()
-        check(_stats_get(self.pointer, _bytes(tag), byref(stats)))
+        check(_stats_get(self.pointer, text_bytes(tag), byref(stats)))
         return _stats(stats)
 
     def tags(self) -> Dict[str, Stats]:
@@ -547,7 +558,7 @@ class Heap:
 
     def tag_wait(self, tag: str, state: State, timeout: Optional[float] = None) -> None:
         """Waits until the tag is in that state."""
-        check(_tag_wait(self.pointer, _bytes(tag), state, _milliseconds(timeout)))
+        check(_tag_wait(self.pointer, text_bytes(tag), state, _milliseconds(timeout)))
 
     def block(self, address: int) -> Block:
         """The live block that the address is in."""

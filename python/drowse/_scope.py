@@ -177,6 +177,8 @@ class Stack:
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """Calls the function with this stack current, and puts the one before back."""
+        if self._stack is None:
+            raise ScopeError("the stack is closed")
         before = c_void_p()
         check(_stack_swap(self._stack, byref(before)))
         try:

@@ -5,7 +5,7 @@ import enum
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p, create_string_buffer
 from typing import Any, Dict
 
-from ._errors import check, last_error
+from ._errors import check, last_error, text_bytes
 from ._library import SettingsStruct, function
 
 _parse = function("drowse_settings_parse", c_int, c_char_p, c_int, c_void_p, c_void_p)
@@ -24,7 +24,7 @@ def settings_parse(text: str, dialect: Dialect = Dialect.STRICT) -> Dict[str, An
     """What a settings string says, by the names of drowse_settings. The SettingsError of one that is refused has the offset of
     the first byte that is wrong as its member `offset`."""
     settings, offset = SettingsStruct(), c_size_t()
-    status = _parse(text.encode("utf-8"), dialect, byref(settings), byref(offset))
+    status = _parse(text_bytes(text), dialect, byref(settings), byref(offset))
     if status != 0:
         error: Any = last_error()
         error.offset = offset.value
@@ -36,7 +36,7 @@ def settings_parse(text: str, dialect: Dialect = Dialect.STRICT) -> Dict[str, An
 
 def settings_edit(text: str, key: str, value: str) -> str:
     """The text with the key's value changed, or added; all the rest stays byte for byte."""
-    given = [each.encode("utf-8") for each in (text, key, value)]
+    given = [text_bytes(each) for each in (text, key, value)]
     room = c_size_t()
     check(_edit(*given, None, byref(room)))
     out = create_string_buffer(room.value)

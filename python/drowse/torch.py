@@ -347,7 +347,8 @@ def carry(function: F) -> F:
     if not _here.open:
         return decorate(lambda: scope(frame.tag, frame.expandable), function)
     pool = _here.open[-1]
-    return decorate(lambda: use_memory_pool(frame.tag, frame.expandable, device=pool.device, retry=pool.retry), function)
+    device = pool.device if pool._pool is None else pool._pool.device  # the thread may have another current one
+    return decorate(lambda: use_memory_pool(frame.tag, frame.expandable, device=device, retry=pool.retry), function)
 
 
 def backward_here() -> ContextManager[Any]:

@@ -81,6 +81,28 @@ class Heaps(unittest.TestCase):
         self.heap.wake()
         self.assertEqual(self.heap.copy_out(address, SIZE), data(1))
 
+    def test_what_progress_raises_is_its_operations(self):
+        self.made("weights", 1)
+        op = self.heap.sleep_start("weights", progress=lambda now: 1 / 0)
+        while not op.done():
+            pass
+        self.heap.alloc(SIZE, tag="other")
+        self.heap.wake_start("other").wait()
+        with self.assertRaises(ZeroDivisionError):
+            op.wait()
+
+    def test_an_operation_is_let_go_in_a_child(self):
+        self.made("weights", 1)
+        op = self.heap.sleep_start("weights", progress=lambda now: None)
+        child = os.fork()
+        if child == 0:
+            problems = []
+            sys.unraisablehook = problems.append
+            del op
+            os._exit(len(problems))
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        op.wait()
+
     def test_operations(self):
         address = self.made("weights", 1)
         with self.heap.sleep_start("weights") as op:
@@ -138,6 +160,21 @@ class Heaps(unittest.TestCase):
         self.heap.free(hog)
         self.heap.wake()
         self.assertEqual(self.heap.copy_out(address, SIZE), data(1))
+
+    def test_no_text_is_cut(self):
+        self.made("weights", 1)
+        for call in (
+            lambda: self.heap.alloc(SIZE, tag="weights\0"),
+            lambda: self.heap.sleep({"weights\0": drowse.DISCARD}),
+            lambda: self.heap.wake("weights\0"),
+            lambda: drowse.Heap("host:64MiB\0"),
+            lambda: drowse.Heap("host:64MiB", peers=["host:64MiB\0"]),
+            lambda: drowse.settings_parse("expandable_segments:True\0,nonsense"),
+            lambda: drowse.settings_edit("a:1", "a\0b", "2"),
+        ):
+            with self.assertRaisesRegex(drowse.InvalidError, "NUL"):
+                call()
+        self.assertEqual((self.state("weights"), self.heap.stats().live_blocks), (drowse.State.AWAKE, 1))
 
     def test_trim(self):
         self.heap.free(self.heap.alloc(SIZE))

@@ -186,6 +186,8 @@ class Suspended(unittest.TestCase):
             scope = drowse.scope("inside")
             stack.run(scope.__enter__)
             self.assertEqual((tag(), stack.run(tag)), ("outside", "inside"))
+        with self.assertRaisesRegex(drowse.ScopeError, "closed"):
+            stack.run(tag)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,22 @@ class Pools(unittest.TestCase):
                 thread.join()
         self.assertEqual((wrong, [tag_of(each) for each in found]), ([], [None, "outside"]))
 
+    def test_carried_to_a_thread_with_another_device(self):
+        devices, enter, here = [], torch.cuda.use_mem_pool, threading.get_ident()
+
+        def note(pool, device=None):
+            devices.append(device)
+            return enter(pool, device)
+
+        with mock.patch.object(torch.cuda, "current_device", lambda: int(threading.get_ident() == here)), mock.patch.object(
+            torch.cuda, "use_mem_pool", note
+        ):
+            with use_memory_pool("a"):
+                thread = threading.Thread(target=drowse.torch.carry(lambda: None))
+                thread.start()
+                thread.join()
+        self.assertEqual(devices, [1, 1])
+
     def test_none_is_open_across_an_await(self):
         @drowse.task
         async def work():
