@@ -11,7 +11,7 @@
  *
  * Of a MemPool PyTorch asks for whole segments (2 MiB, 20 MiB and more), of which it cuts tensors by itself, with its allocator's
  * lock held. So nothing here takes Python's lock, calls PyTorch, or waits for anything but the driver; a heap's pressure hook
- * must not call PyTorch either. When NULL comes back PyTorch gives its own unused memory back, asks again and then raises
+ * must do none of that either. When NULL comes back PyTorch gives its own unused memory back, asks again and then raises
  * torch.OutOfMemoryError, whatever the reason was: drowse_last_error() of that thread has it. With
  * torch.cuda.memory.change_current_allocator() PyTorch asks for every tensor, passes NULL on as if it were memory, and keeps what
  * a captured graph uses from nobody; a MemPool is what this is made for.
@@ -35,8 +35,9 @@ DROWSE_API void *drowse_torch_malloc(size_t size, int device, drowse_stream stre
 
 /* Frees what drowse_torch_malloc() returned, whatever its tag's state and whichever thread this is: drowse_free(), which waits
  * for nothing. PyTorch lets go of segments when memory is wanted, be it outside of drowse: so what is unused and idle beyond 64
- * MiB goes back to the device, drowse_trim_idle(). size and stream are not looked at: the block has its own. NULL, what is no
- * such memory, and a device whose heap has not been opened: nothing happens. Since 0.1. */
+ * MiB goes back to the device, drowse_trim_idle(). What a stream may still use stays until a later call, and PyTorch's own
+ * memory outside can run out meanwhile: drowse_trim() waits for it. size and stream are not looked at: the block has its own.
+ * NULL, what is no such memory, and a device whose heap has not been opened: nothing happens. Since 0.1. */
 DROWSE_API void drowse_torch_free(void *ptr, size_t size, int device, drowse_stream stream);
 
 /* For set_record_stream_fn of an allocator that is the current one: drowse_record_stream() of the heap that ptr comes from. Of a

@@ -194,5 +194,7 @@ DROWSE_API drowse_status drowse_error_set(drowse_status status, const char *text
   if (status >= DROWSE_OK || status < DROWSE_ERR_UNSUPPORTED)
     return dz_error(DROWSE_ERR_INVALID, "%d is no status of a failure", (int)status);
   if (text == NULL) return dz_error(DROWSE_ERR_INVALID, "text is NULL");
-  return dz_error(status, "%s", text);
+  char copy[sizeof((struct error *)NULL)->text]; /* text may be drowse_last_error()'s, which is written now */
+  (void)snprintf(copy, sizeof copy, "%s", text);
+  return dz_error(status, "%s", copy);
 }

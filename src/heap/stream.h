@@ -73,8 +73,8 @@ bool dz_stream_mark(drowse_heap *heap, struct stream *stream, CUevent event);
 /* What to wait on, from any thread, for the work on a stream. */
 CUstream dz_stream_waitable(CUstream handle);
 
-/* Waits for work on the device, as drain says. BUSY: a known stream is capturing, and nothing has been waited for; or the deadline
- * is over. Without the lock; the guard entered. */
+/* Waits for work on the device, as drain says. BUSY: a known stream is capturing, and nothing has been waited for; or the
+ * deadline is over. Without the lock; the guard entered. */
 drowse_status dz_drain(drowse_heap *heap, drowse_drain drain, int64_t deadline);
 
 /* For a heap's end: waits for the work on the device, or, where that cannot be, on each known stream for which it can. Without

@@ -145,6 +145,8 @@ START_TEST(a_library_above_stores_failures_too) {
   ck_ok(drowse_error_get(&error));
   ck_assert_int_eq(error.status, DROWSE_ERR_BUSY);
   ck_assert_uint_eq(error.wanted_bytes, 0);
+  ck_status(drowse_error_set(DROWSE_ERR_IO, drowse_last_error() + 5), DROWSE_ERR_IO); /* text and place overlap */
+  ck_assert_str_eq(drowse_last_error(), "of it is taken");
   ck_status(drowse_error_set(DROWSE_OK, "fine"), DROWSE_ERR_INVALID);
   ck_status(drowse_error_set((drowse_status)(DROWSE_ERR_UNSUPPORTED - 1), "what"), DROWSE_ERR_INVALID);
   ck_assert_ptr_nonnull(strstr(drowse_last_error(), "-22"));
