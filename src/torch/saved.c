@@ -14,6 +14,7 @@
 
 #include "torch/heaps.h"
 #include "torch/region.h"
+#include "torch/resident.h"
 
 /* ---- settings */
 
@@ -81,7 +82,9 @@ drowse_status dz_saved_alloc(int device, size_t bytes, drowse_stream stream, voi
 /* Outside of regions memory is somebody else's to give, so none that is unused stays here. */
 void dz_saved_free(int device, void *ptr) {
   drowse_heap *heap = dz_heaps_opened(device);
-  if (heap != NULL && drowse_free(heap, ptr) == DROWSE_OK) (void)drowse_trim(heap, 0);
+  if (heap == NULL) return;
+  dz_resident_forget(device, ptr);
+  if (drowse_free(heap, ptr) == DROWSE_OK) (void)drowse_trim(heap, 0);
 }
 
 int dz_saved_device(void *ptr) {
@@ -102,11 +105,11 @@ void *dz_saved_backup(const void *ptr, size_t bytes) {
 
 /* ---- tags of drowse's that a tag has */
 
-typedef drowse_status action(drowse_heap *heap, const char *name, enum dz_keep keep);
+typedef drowse_status action(int device, const char *name, enum dz_keep keep);
 
 struct walk {
   const char *tag;
-  drowse_heap *heap;
+  int device;
   action *act; /* NULL: only count */
   drowse_status status;
   uint64_t blocks; /* live ones */
@@ -117,13 +120,13 @@ static int visit(void *context, const char *name, const drowse_stats *stats) {
   enum dz_keep keep = DZ_KEEP_NONE;
   if (!dz_region_owns(walk->tag, name, &keep)) return 0;
   walk->blocks += stats->live_blocks;
-  if (walk->act != NULL) walk->status = walk->act(walk->heap, name, keep);
+  if (walk->act != NULL) walk->status = walk->act(walk->device, name, keep);
   return walk->status != DROWSE_OK;
 }
 
 static struct walk act_on(int device, const char *tag, action *act) {
-  struct walk walk = {.tag = tag, .heap = dz_heaps_opened(device), .act = act};
-  drowse_status status = drowse_tags(walk.heap, visit, &walk);
+  struct walk walk = {.tag = tag, .device = device, .act = act};
+  drowse_status status = drowse_tags(dz_heaps_opened(device), visit, &walk);
   if (status != DROWSE_OK) walk.status = status;
   return walk;
 }
@@ -161,21 +164,22 @@ static drowse_status make_directory(const char *path) {
   return drowse_error_set(DROWSE_ERR_IO, text);
 }
 
-static drowse_status pause_one(drowse_heap *heap, const char *name, enum dz_keep keep) {
+static drowse_status pause_one(int device, const char *name, enum dz_keep keep) {
   drowse_rule rule = {.tag = name, .action = keep == DZ_KEEP_NONE ? DROWSE_DISCARD : DROWSE_OFFLOAD};
   drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_HOST};
   drowse_status status = DROWSE_OK;
+  if (dz_resident_has(device, name)) return DROWSE_OK;
   if (keep == DZ_KEEP_FILE) {
     options.backup = DROWSE_BACKUP_FILE;
     options.directory = current_directory();
     status = make_directory(options.directory);
   }
-  return status == DROWSE_OK ? drowse_sleep(heap, &rule, 1, &options) : status;
+  return status == DROWSE_OK ? drowse_sleep(dz_heaps_opened(device), &rule, 1, &options) : status;
 }
 
-static drowse_status resume_one(drowse_heap *heap, const char *name, enum dz_keep keep) {
+static drowse_status resume_one(int device, const char *name, enum dz_keep keep) {
   (void)keep;
-  return drowse_wake(heap, &name, 1, NULL);
+  return drowse_wake(dz_heaps_opened(device), &name, 1, NULL);
 }
 
 drowse_status dz_saved_pause(const char *tag) {

@@ -8,6 +8,7 @@
 #include "torch/cuda_error.h"
 #include "torch/heaps.h"
 #include "torch/region.h"
+#include "torch/resident.h"
 #include "torch/saved.h"
 
 /* ---- this thread's region */
@@ -81,6 +82,11 @@ DROWSE_API int tms_pause(const char *tag) {
 
 DROWSE_API int tms_resume(const char *tag) {
   return (int)dz_cuda_error(dz_saved_resume(tag));
+}
+
+DROWSE_API uint64_t tms_keep_resident(const void *ptr) {
+  uint64_t bytes = 0;
+  return dz_resident_keep(ptr, &bytes) == DROWSE_OK ? bytes : 0;
 }
 
 DROWSE_API uint32_t tms_affected_devices(const char *tag, int *devices, uint32_t room) {

@@ -35,6 +35,10 @@ DROWSE_API void set_memory_margin_bytes(uint64_t bytes);
 DROWSE_API int tms_pause(const char *tag);
 DROWSE_API int tms_resume(const char *tag);
 
+/* No pause takes the allocation that ptr points into, until it is freed: its size. What shares its tag, and what becomes of the
+ * contents, stays with it. 0: it is no allocation of a region's, or is paused, or there is no memory to remember it in. */
+DROWSE_API uint64_t tms_keep_resident(const void *ptr);
+
 /* How many devices have memory of the tag; the first so many of their numbers are stored. */
 DROWSE_API uint32_t tms_affected_devices(const char *tag, int *devices, uint32_t room);
 

@@ -227,6 +227,38 @@ START_TEST(a_tag_is_paused_by_itself) {
 }
 END_TEST
 
+/* "weights" has two tags of drowse's here: only the one whose memory somebody else knows of stays. */
+START_TEST(what_somebody_else_knows_of_stays) {
+  unsigned char *known = make("weights", HOST, 1), *beside = make("weights", NONE, 2), *other = make("cache", NONE, 3);
+  ck_assert_uint_eq(tms_keep_resident(known + BYTES / 2), BYTES);
+  ck_assert_uint_eq(tms_keep_resident(known), BYTES);
+  ck_assert_int_eq(tms_pause(NULL), 0);
+  ck_state("weights/host", DROWSE_AWAKE);
+  ck_state("weights/none", DROWSE_ASLEEP);
+  ck_state("cache/none", DROWSE_ASLEEP);
+  ck_assert(has_pattern(known, BYTES, 1));
+  ck_assert_uint_eq(tms_keep_resident(beside), 0);
+  ck_failed(DROWSE_ERR_ASLEEP);
+  ck_assert_int_eq(tms_resume(NULL), 0);
+  tms_torch_free(known, BYTES, 0, NULL);
+  known = make("weights", HOST, 4); /* maybe at the same address, and nobody's */
+  ck_assert_int_eq(tms_pause("weights"), 0);
+  ck_state("weights/host", DROWSE_ASLEEP);
+  ck_assert_int_eq(tms_resume(NULL), 0);
+  ck_assert(has_pattern(known, BYTES, 4));
+  ck_assert_uint_eq(tms_keep_resident(other), BYTES); /* in the place of the one that is gone */
+  ck_assert_int_eq(tms_pause(NULL), 0);
+  ck_state("weights/host", DROWSE_ASLEEP);
+  ck_state("cache/none", DROWSE_AWAKE);
+  ck_assert_int_eq(tms_resume(NULL), 0);
+  ck_assert_uint_eq(tms_keep_resident(&known), 0);
+  ck_failed(DROWSE_ERR_NOT_FOUND);
+  tms_torch_free(known, BYTES, 0, NULL);
+  tms_torch_free(beside, BYTES, 0, NULL);
+  tms_torch_free(other, BYTES, 0, NULL);
+}
+END_TEST
+
 START_TEST(what_is_done_already_is_done) {
   void *ptr = make("a", HOST, 1);
   ck_assert_int_eq(tms_resume("a"), 0);
@@ -408,6 +440,7 @@ int main(void) {
   TMS_TEST(suite, threads_begin_as_the_environment_says);
   TMS_TEST(suite, contents_are_kept_as_each_region_says);
   TMS_TEST(suite, a_tag_is_paused_by_itself);
+  TMS_TEST(suite, what_somebody_else_knows_of_stays);
   TMS_TEST(suite, what_is_done_already_is_done);
   TMS_TEST(suite, nothing_is_allocated_for_a_paused_tag);
   TMS_TEST(suite, a_resume_for_which_there_is_no_memory_can_be_made_again);
