@@ -63,12 +63,16 @@ def _index(device: DeviceLike) -> int:
     return torch.cuda.current_device() if index is None else index
 
 
-@functools.lru_cache(maxsize=None)
+_heaps: Dict[int, Heap] = {}  # those that have been opened
+
+
 def _heap(index: int) -> Heap:
-    pointer = _torch_heap(index)
-    if pointer is None:
-        raise last_error()
-    return Heap.borrowed(pointer)
+    if index not in _heaps:
+        pointer = _torch_heap(index)
+        if pointer is None:
+            raise last_error()
+        _heaps.setdefault(index, Heap.borrowed(pointer))
+    return _heaps[index]
 
 
 def heap(device: DeviceLike = None) -> Heap:
@@ -270,9 +274,9 @@ def empty_cache() -> None:
                 if each._pool.memory is None:
                     each._pool = None
                 each._begin(device)
-    for index in range(torch.cuda.device_count()):
+    for each in list(_heaps.values()):
         try:
-            _heap(index).trim()
+            each.trim()
         except BusyError:  # a stream captures: waiting for the device would destroy that
             pass
 

@@ -20,6 +20,11 @@ except ImportError:  # no vLLM, or one before its plug point: the class stands b
     SleepModeBackend, SleepModeBackendFactory = object, None
 
 cumem_available = True
+
+# Tags of vLLM's own, which whoever says what shall sleep and wake does not name: what the engine runs with has to be there
+# as soon as anything is, the first two with what was in them.
+_RUNTIME = ("runtime", "cudagraph")
+_INTERNAL = _RUNTIME + ("workspace",)
 TagList = Union[str, Sequence[str]]
 
 
@@ -62,8 +67,9 @@ class CuMemAllocator:
         return _torch.use_memory_pool(name)
 
     def sleep(self, offload_tags: Optional[TagList] = None) -> None:
-        """Puts every tag to sleep, all or none: those named with their contents (None: the default tag), the others without."""
-        offload = _several(self.default_tag if offload_tags is None else offload_tags)
+        """Puts every tag to sleep, all or none: those named (None: the default tag) with their contents, and vLLM's "runtime" and
+        "cudagraph", the others without."""
+        offload = _several(self.default_tag if offload_tags is None else offload_tags) + _RUNTIME
         awake = self._in(State.AWAKE)
         _torch.sleep({tag: Action.OFFLOAD if tag in offload else Action.DISCARD for tag in awake})
 
@@ -73,9 +79,14 @@ class CuMemAllocator:
         _torch.sleep({tag: Action.DISCARD for tag in _several(tags) if tag in awake})
 
     def wake_up(self, tags: Optional[TagList] = None) -> None:
-        """Wakes these, or all. Each is awake whole, or asleep as it was when an error is raised."""
+        """Wakes these, and vLLM's "runtime", "cudagraph" and "workspace", or all. Each is awake whole, or asleep as it was when an
+        error is raised."""
         asleep = self._in(State.ASLEEP)
-        _torch.wake([tag for tag in asleep if tags is None or tag in _several(tags)])
+        _torch.wake([tag for tag in asleep if tags is None or tag in _several(tags) + _INTERNAL])
+
+    def release_pools(self) -> None:
+        """Gives back what PyTorch keeps unused of the tags' memory, as a worker that ends does. Tensors stay."""
+        _torch.empty_cache()
 
     def get_current_usage(self) -> int:
         """Bytes that PyTorch has for these tags, asleep or awake."""
