@@ -95,7 +95,8 @@ struct kind {
   void (*lift)(void);
   uint64_t step, most;
   unsigned successes; /* in a row, that end the sweep */
-  const char *meets;  /* the calls that run out under it; all others succeed */
+  const char *meets;  /* the calls that run out under it */
+  const char *may;    /* those that may, as the C library has kept ended threads' stacks or not; all others succeed */
   unsigned wants;     /* what they say then, WANT() of each */
   int codes[2];       /* ... and errno, where it is a call of the system's that has failed */
 };
@@ -167,7 +168,8 @@ static const struct kind addresses = {.name = "address space",
                                       .step = MIB,
                                       .most = 512 * MIB,
                                       .successes = 8,
-                                      .meets = "open alloc reserve sleep wake sleep-to-file wake-from-file",
+                                      .meets = "open alloc reserve sleep sleep-to-file",
+                                      .may = "wake wake-from-file",
                                       .wants = WANT(DROWSE_ERR_NO_DEVICE_MEMORY) | WANT(DROWSE_ERR_NO_HOST_MEMORY) |
                                                WANT(DROWSE_ERR_NO_ADDRESS_SPACE) | WANT(DROWSE_ERR_SYSTEM),
                                       .codes = {ENOMEM, EAGAIN}};
@@ -240,9 +242,9 @@ static bool try_under_limit(const struct act *act, const struct kind *kind, uint
   return status == DROWSE_OK;
 }
 
-static bool meets(const struct kind *kind, const char *act) {
+static bool is_among(const char *list, const char *act) {
   char names[128], *rest = NULL;
-  (void)snprintf(names, sizeof names, "%s", kind->meets);
+  (void)snprintf(names, sizeof names, "%s", list == NULL ? "" : list);
   for (const char *name = strtok_r(names, " ", &rest); name != NULL; name = strtok_r(NULL, " ", &rest)) {
     if (strcmp(name, act) == 0) return true;
   }
@@ -257,7 +259,8 @@ static void sweep(const struct act *act, const struct kind *kind) {
     successes = done ? successes + 1 : 0;
     failures += !done;
   }
-  ck_assert_msg((failures > 0) == meets(kind, act->name), "%s, %s: failed %u times", act->name, kind->name, failures);
+  if (!is_among(kind->may, act->name))
+    ck_assert_msg((failures > 0) == is_among(kind->meets, act->name), "%s, %s: failed %u times", act->name, kind->name, failures);
 }
 
 /* ---- tests */

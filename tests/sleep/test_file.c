@@ -51,6 +51,7 @@ static void ck_whole(void) {
 }
 
 START_TEST(everything_comes_back) {
+  const size_t files = count_entries("/proc/self/fd");
   for (int round = 0; round < 2; round++) {
     ck_ok(sleep_to_file());
     drowse_stats stats = stats_of("a");
@@ -60,6 +61,7 @@ START_TEST(everything_comes_back) {
     ck_assert_uint_eq(device_free_bytes(), 64 * MIB);
     ck_ok(wake_tag("a"));
     ck_assert_uint_eq(stats_of("a").file_bytes, 0);
+    ck_assert_uint_eq(count_entries("/proc/self/fd"), files);
     ck_whole();
   }
 }
