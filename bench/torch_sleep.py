@@ -108,12 +108,13 @@ def measure_sleep(gib, blocks, rounds, limit):
         return seconds
 
     def cycles(tags):
-        """Sleep, wake, and in turn with them the driver's map and unmap."""
-        return zip(*[(calmly(allocator.sleep, tags), calmly(allocator.wake_up), calmly(driver.map), calmly(driver.unmap))
+        """Sleep, and while it lasts the driver's map and unmap, and wake: whoever takes memory does so when it has just been given
+        back, and whoever gives it back has just taken it."""
+        return zip(*[(calmly(allocator.sleep, tags), calmly(driver.map), calmly(driver.unmap), calmly(allocator.wake_up))
                      for _ in range(rounds)])
 
     def cycle(kind, tags, out=0.0, back=0.0, names=("unmap", "map")):
-        sleeps, wakes, maps, unmaps = cycles(tags)
+        sleeps, maps, unmaps, wakes = cycles(tags)
         line("map", gib, 1, maps)
         line("unmap", gib, 1, unmaps)
         line("sleep" + kind, gib, blocks, sleeps, names[0], out + median(unmaps))
@@ -123,8 +124,9 @@ def measure_sleep(gib, blocks, rounds, limit):
         """With new host memory, pinned before, as in a new process."""
         heap.backup_trim(0)
         heap.backup_reserve(heap.stats("weights").live_bytes)
+        asleep = calmly(allocator.sleep, "weights")
         driver.map()
-        found = calmly(driver.unmap), calmly(allocator.sleep, "weights")
+        found = calmly(driver.unmap), asleep
         allocator.wake_up()
         return found
 

@@ -2,21 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes the library's sources in one place at a time and runs the tests on each: who finds it?
 
-    tests/mutate.py [--seed N] [--count N] [--files GLOB] [--build DIR] [--flags FLAGS] [--jobs N] [--quick] [--list]
-                    [MUTANT...]
+    tests/mutate.py [--seed N] [--count N] [--files GLOB] [--build DIR] [--flags FLAGS] [--jobs N] [--seconds N]
+                    [--without PATTERNS] [--quick] [--list] [MUTANT...]
 
 Of all mutants COUNT (200) are taken by SEED (1), or those named, as the list names them: FILE:LINE:KIND. They are made in copies of
-the tree, in DIR (.build/mutants), which are configured with FLAGS (debug checks), N mutants at a time. KIND is one of
+the tree, in DIR (.build/mutants), which are configured with FLAGS (debug checks), N mutants at a time. A group of tests that takes
+more than N SECONDS (900) counts as failed; tests that are no good on this machine are left out by make's PATTERNS. KIND is one of
 
     negate    a condition of if, while, for or ?: is turned round
     delete    a statement is left out
     unlock    a lock and the unlock that follows are left out
     swap      two statements change places
 
-Tab-separated: mutant, what became of it (compiler, a test's name, time, or SURVIVED), the changed line. The last line has the
-rate: of the mutants that compile, how many some test found. The tests of the file come first, then those of its folder, then the
-others, and the fault sweep last, unless it shall be quick: what comes behind a group with a test that fails is not run. Takes a minute of processor time a
-mutant, and nine one that survives. Fails if a mutant survived.
+Tab-separated: mutant, what became of it (compiler, a test's name, what make says of one that cannot be made, time, or SURVIVED),
+the changed line. The last line has the rate: of the mutants that compile, how many some test found. The tests of the file come
+first, then those of its folder, then the others, and the fault sweep last, unless it shall be quick: what comes behind a group with
+a test that fails is not run. Takes a minute of processor time a mutant, and nine one that survives. Fails if a mutant survived.
 """
 
 import argparse
@@ -34,7 +35,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD_SECONDS, TEST_SECONDS = 300, 900
+BUILD_SECONDS = 300
 
 CONDITION = re.compile(r"^(\s*(?:\} else )?(?:if|while) )\((.*)\)(| \{| [^()]*;| return .*;| continue;| break;)$")
 LOOP = re.compile(r"^(\s*for \([^;]*; )([^;]+)(;.*)$")
@@ -134,7 +135,7 @@ def groups(name, quick):
     own, near, most = f"tests/{folder}/test_{subject}", f"tests/{folder}/%", "$(unit_tests) $(plain_tests)"
     yield f"$(filter {own},{most})"
     yield f"$(filter-out {own},$(filter {near},{most}))"
-    yield f"$(filter-out {near},{most}) $(cxx_tests) $(storm_tests) $(jump_tests)"
+    yield f"$(filter-out {near},{most}) $(cxx_tests) $(storm_tests) $(jump_tests) tests/torch/preload.sh"
     if not quick:
         yield "$(fault_tests)"
 
@@ -142,8 +143,9 @@ def groups(name, quick):
 class Tree:
     """A copy of the sources, and a build of it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, seconds, without):
         self.source, self.build = folder / "source", folder / "build"
+        self.seconds, self.without = seconds, without
 
     def make(self, seconds, *arguments):
         return run(["make", "-s", *arguments], seconds, self.build)
@@ -158,26 +160,26 @@ class Tree:
         done = self.make(BUILD_SECONDS, f"-j{jobs}", "check", "TESTS=")
         if done is None or done[0] != 0:
             sys.exit(f"mutate.py: the sources do not compile as they are: {done[1] if done else 'it takes too long'}")
-        failed = self.killer("src/core/error.c", quick=True)
+        failed = self.killer("src/core/error.c", True, jobs)
         if failed is not None:
             sys.exit(f"mutate.py: {failed} fails with the sources as they are")
 
     def copy(self, folder):
         """Another one, built, which knows where it is."""
         shutil.copytree(self.source.parent, folder, symlinks=True)
-        copy = Tree(folder)
+        copy = Tree(folder, self.seconds, self.without)
         run(["./config.status", "-q"], BUILD_SECONDS, copy.build)
         return copy
 
-    def killer(self, name, quick):
+    def killer(self, name, quick, jobs=2):
         """The first test that fails; None: none does."""
         for tests in groups(name, quick):
-            done = self.make(TEST_SECONDS, "-j2", "check-TESTS", f"TESTS={tests}")
+            done = self.make(self.seconds, f"-j{jobs}", "check-TESTS", f"TESTS=$(filter-out {self.without},{tests})")
             if done is None:
                 return "time"
             failed = re.findall(r"^(?:FAIL|ERROR): (\S+)", done[1], re.MULTILINE)
             if failed or done[0] != 0:
-                return failed[0] if failed else "make"
+                return failed[0] if failed else done[1].rstrip().rpartition("\n")[2]  # not made
         return None
 
     def try_one(self, mutant, quick):
@@ -195,7 +197,7 @@ def try_all(names, mutants, asked):
     folder = asked.build.resolve()
     if folder.exists():
         shutil.rmtree(folder)
-    first = Tree(folder / "1")
+    first = Tree(folder / "1", asked.seconds, asked.without)
     first.begin(asked.flags, asked.jobs)
     trees = queue.SimpleQueue()
     trees.put(first)
@@ -221,6 +223,8 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / ".build" / "mutants", metavar="DIR")
     parser.add_argument("--flags", default="--enable-debug 'CFLAGS=-g -O1'")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--seconds", type=int, default=900, metavar="N")
+    parser.add_argument("--without", default="", metavar="PATTERNS")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("mutants", nargs="*", metavar="MUTANT")
