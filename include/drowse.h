@@ -455,8 +455,9 @@ DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const vo
 
 /* Stores in *host where bytes from ptr on, any range inside one block, are in host memory while its tag sleeps: to be read, or
  * written, without a copy. Good until the tag is woken, discarded or cleared, or the block is freed, which is the caller's to
- * prevent meanwhile. After a failure *host is NULL. DROWSE_ERR_INVALID: also where the range leaves the block;
- * DROWSE_ERR_NOT_FOUND: ptr is in no live block, or its tag is awake, its backup in a file, or it was discarded;
+ * prevent meanwhile. What a sealed tag keeps while it is awake is to be read, and good until it is unsealed, too, or the block
+ * written to by drowse_copy_in(). After a failure *host is NULL. DROWSE_ERR_INVALID: also where the range leaves the block;
+ * DROWSE_ERR_NOT_FOUND: ptr is in no live block, or its tag is awake and keeps none, its backup in a file, or it was discarded;
  * DROWSE_ERR_BUSY: the tag is in motion. Since 0.1. */
 DROWSE_API drowse_status drowse_backup_get(drowse_heap *heap, const void *ptr, size_t bytes, void **host) DROWSE_CHECKED;
 

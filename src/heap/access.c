@@ -186,8 +186,8 @@ DROWSE_API drowse_status drowse_copy_out(drowse_heap *heap, void *host, const vo
 static drowse_status find_backup(const struct block *block, uint64_t offset, void **host) {
   const struct tag *tag = block->segment->pool->tag;
   if (tag->state == DROWSE_FALLING_ASLEEP || tag->state == DROWSE_WAKING) return dz_tag_busy(tag);
-  if (tag->state == DROWSE_AWAKE || block->backup == NULL) {
-    const char *why = tag->state == DROWSE_AWAKE ? "awake" : block->filed != NULL ? "in a file" : "discarded";
+  if (block->backup == NULL) { /* a sealed tag has backups while it is awake */
+    const char *why = block->filed != NULL ? "in a file" : tag->state == DROWSE_AWAKE ? "awake" : "discarded";
     dz_error(DROWSE_ERR_NOT_FOUND, "the contents of the tag \"%s\" are not in host memory: %s", tag->name->name, why);
     dz_error_tag(tag->name->name);
     return DROWSE_ERR_NOT_FOUND;

@@ -169,6 +169,7 @@ static drowse_status pause_one(int device, const char *name, enum dz_keep keep) 
   drowse_sleep_options options = {.struct_size = sizeof options, .backup = DROWSE_BACKUP_HOST};
   drowse_status status = DROWSE_OK;
   if (dz_resident_has(device, name)) return DROWSE_OK;
+  (void)drowse_unseal(dz_heaps_opened(device), name); /* what was retained: the contents may be others by now */
   if (keep == DZ_KEEP_FILE) {
     options.backup = DROWSE_BACKUP_FILE;
     options.directory = current_directory();
@@ -178,7 +179,7 @@ static drowse_status pause_one(int device, const char *name, enum dz_keep keep) 
 }
 
 static drowse_status resume_one(int device, const char *name, enum dz_keep keep) {
-  (void)keep;
+  if (keep == DZ_KEEP_HOST && dz_saved_retains()) (void)drowse_seal(dz_heaps_opened(device), name);
   return drowse_wake(dz_heaps_opened(device), &name, 1, NULL);
 }
 

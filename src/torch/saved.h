@@ -24,11 +24,11 @@ drowse_status dz_saved_resume(const char *tag);
 /* Whether a device has memory of the tag. */
 bool dz_saved_on(int device, const char *tag);
 
-/* Where bytes from ptr on are in host memory while they are paused; NULL: they are not. */
+/* Where bytes from ptr on are in host memory while they are paused, or what the last pause retained; NULL: they are not. */
 void *dz_saved_backup(const void *ptr, size_t bytes);
 
 /* For the process: how much of a device's memory is to stay free; the directory for backups on disk, made when it is needed, at
- * first $TMS_DISK_BACKUP_DIR, else /tmp; whether host memory is kept for the next pause, at first what $TMS_RETAIN_CPU_BACKUP
+ * first $TMS_DISK_BACKUP_DIR, else /tmp; whether backups in host memory stay after a resume, at first what $TMS_RETAIN_CPU_BACKUP
  * says. */
 void dz_saved_set_margin(uint64_t bytes);
 drowse_status dz_saved_set_directory(const char *path);

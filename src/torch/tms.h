@@ -42,7 +42,7 @@ DROWSE_API uint64_t tms_keep_resident(const void *ptr);
 /* How many devices have memory of the tag; the first so many of their numbers are stored. */
 DROWSE_API uint32_t tms_affected_devices(const char *tag, int *devices, uint32_t room);
 
-/* Where the bytes are while they are paused; NULL: they are not in host memory. */
+/* Where the bytes are while they are paused, or what the last pause retained; NULL: they are not in host memory. */
 DROWSE_API uint8_t *tms_get_cpu_backup_pointer(const uint8_t *ptr, uint64_t bytes);
 
 /* ---- for PyTorch's pluggable allocator */

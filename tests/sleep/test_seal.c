@@ -80,6 +80,20 @@ START_TEST(sealed_while_it_sleeps) {
 }
 END_TEST
 
+START_TEST(what_it_keeps_can_be_read_where_it_is) {
+  unsigned char expected[100];
+  void *host;
+  seal_with_backup();
+  ck_ok(drowse_backup_get(heap, block, BYTES, &host));
+  fill_pattern(expected, sizeof expected, 1);
+  ck_assert_mem_eq(host, expected, sizeof expected);
+  ck_ok(drowse_copy_in(heap, block, "x", 1)); /* not what it has any more */
+  ck_status(drowse_backup_get(heap, block, BYTES, &host), DROWSE_ERR_NOT_FOUND);
+  ck_says("awake");
+  ck_ok(drowse_backup_get(heap, second, BYTES, &host));
+}
+END_TEST
+
 START_TEST(unsealed_it_drops_the_backup) {
   ck_ok(drowse_seal(heap, "a"));
   seal_with_backup();
@@ -268,6 +282,7 @@ int main(void) {
   TAG_TEST(suite, without_a_seal_each_sleep_copies);
   TAG_TEST(suite, a_second_sleep_copies_nothing);
   TAG_TEST(suite, sealed_while_it_sleeps);
+  TAG_TEST(suite, what_it_keeps_can_be_read_where_it_is);
   TAG_TEST(suite, unsealed_it_drops_the_backup);
   TAG_TEST(suite, what_is_written_is_copied_again);
   TAG_TEST(suite, written_while_it_sleeps_it_keeps_the_seal);

@@ -334,7 +334,9 @@ START_TEST(a_margin_is_left_free) {
 END_TEST
 
 START_TEST(host_memory_is_retained_if_that_is_said) {
-  (void)make("a", HOST, 1);
+  static unsigned char expected[BYTES];
+  unsigned char *ptr = make("a", HOST, 1);
+  fill_pattern(expected, BYTES, 1);
   for (int retained = 0; retained < 2; retained++) {
     tms_set_retain_cpu_backup(retained);
     ck_assert_int_eq(tms_get_retain_cpu_backup(), retained);
@@ -342,7 +344,18 @@ START_TEST(host_memory_is_retained_if_that_is_said) {
     ck_assert_uint_ge(stats_of(NULL).host_bytes, BYTES);
     ck_assert_int_eq(tms_resume(NULL), 0);
     ck_assert_int_eq(stats_of(NULL).host_bytes > 0, retained);
+    ck_assert_int_eq(tms_get_cpu_backup_pointer(ptr, BYTES) != NULL, retained);
   }
+  unsigned char *host = tms_get_cpu_backup_pointer(ptr, BYTES);
+  ck_assert_mem_eq(host, expected, BYTES);
+  ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)ptr, 2, BYTES, NULL)); /* by the program: nobody tells drowse */
+  ck_cu(CtxSynchronize());
+  ck_assert_mem_eq(host, expected, BYTES); /* what is retained is the last pause's, and the next one's is new */
+  ck_assert_int_eq(tms_pause(NULL), 0);
+  ck_assert_int_eq(tms_resume(NULL), 0);
+  ck_assert(is_filled(ptr, BYTES, 2));
+  memset(expected, 2, BYTES);
+  ck_assert_mem_eq(tms_get_cpu_backup_pointer(ptr, BYTES), expected, BYTES);
 }
 END_TEST
 
