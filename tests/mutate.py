@@ -135,9 +135,7 @@ def groups(name, quick):
     own, near, most = f"tests/{folder}/test_{subject}", f"tests/{folder}/%", "$(unit_tests) $(plain_tests)"
     yield f"$(filter {own},{most})"
     yield f"$(filter-out {own},$(filter {near},{most}))"
-    # Without levels.sh, which installs: libtool links anew for that, and where the first tree is.
-    others = "$(cxx_tests) $(storm_tests) $(filter-out tests/jump/levels.sh,$(jump_tests)) tests/torch/preload.sh"
-    yield f"$(filter-out {near},{most}) {others}"
+    yield f"$(filter-out {near},{most}) $(cxx_tests) $(storm_tests) $(jump_tests) tests/torch/preload.sh"
     if not quick:
         yield "$(fault_tests)"
 
@@ -176,7 +174,10 @@ class Tree:
     def killer(self, name, quick, jobs=2):
         """The first test that fails; None: none does."""
         for tests in groups(name, quick):
-            done = self.make(self.seconds, f"-j{jobs}", "check-TESTS", f"TESTS=$(filter-out {self.without},{tests})")
+            asked = [f"TESTS=$(filter-out {self.without},{tests})", "check_DATA="]  # nothing is installed for these
+            if ".sh" not in tests:
+                asked.append("check_PROGRAMS=$(TESTS)")  # no others need be linked
+            done = self.make(self.seconds, f"-j{jobs}", "check-TESTS", *asked)
             if done is None:
                 return "time"
             failed = re.findall(r"^(?:FAIL|ERROR): (\S+)", done[1], re.MULTILINE)
