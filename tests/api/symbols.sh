@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The header, the symbol map and the library name the same functions, for each library, and in it each has the version that the map
-# gives it; and libdrowse has nothing of the build that has faults.
+# The header, the symbol map and the library name the same functions, for each library, and in it each has the version that the
+# map gives it; the packages for Debian name the same symbols; and libdrowse has nothing of the build that has faults.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -56,6 +56,31 @@ check() { # LIBRARY FEWEST HEADER HEADER-BELOW
 check libdrowse 30 drowse.h stddef.h
 check libdrowse-torch 7 drowse-torch.h drowse.h
 check libdrowse-tms 22 torch/tms.h drowse.h
+
+# What a map exports as Debian's tools write it: with the node, or with Base where there is none, and a node is a symbol, too.
+mapped_for_debian() { # MAP
+  awk '/ [{]$/ { node = $1; print node "@" node } /^ *[a-zA-Z_]*;$/ { sub(";", ""); print $1 "@" (node ? node : "Base") }' \
+    "$top_srcdir/src/$1" | sort
+}
+
+packaged() { # LIBRARY PACKAGE
+  awk -v library="$1.so.1" '/^[^ *]/ { on = $1 == library } on && /^ / { sub("^[(].*[)]", "", $1); print $1 }' \
+    "$top_srcdir/packaging/debian/$2.symbols" | sort
+}
+
+check_package() { # PACKAGE LIBRARY...
+  package=$1
+  shift
+  for library; do
+    mapped_for_debian "${library#lib}.map" >"$work/map"
+    packaged "$library" "$package" >"$work/package"
+    [ -s "$work/map" ] || fail "nothing was found in the map of $library"
+    same map package "$library"
+  done
+}
+
+check_package libdrowse1 libdrowse libdrowse-jump
+check_package libdrowse-torch1 libdrowse-torch libdrowse-tms
 
 # Symbols that are not exported count too, and words.
 library=$top_builddir/.libs/libdrowse.so
