@@ -77,18 +77,22 @@ if [ -z "${DZ_SANITIZE:-}" ]; then
   runs slept ./nap # the runtime's memory does not, and the program runs all the same
 fi
 
-# Links beside the package's files.
+# Links in place of the files that an installed package has beside it.
 mkdir -p site/torch_memory_saver
 : >site/torch_memory_saver/__init__.py
+libraries='preload_cu12.abi3 torch_cu12.abi3'
+for name in $libraries; do echo its own >"site/torch_memory_saver_hook_mode_$name.so"; done
 need_python
 PYTHONPATH=$work/site
 export PYTHONPATH
 sed -n '/^    package=/,/^    done/s/^    //p' "$page" >links.sh
 [ "$(wc -l <links.sh)" = 5 ] || complain "cudamalloc.md: the links' commands were not found"
 try sh links.sh
-for name in preload torch_cu12 torch_cu13; do
-  link=site/torch_memory_saver/torch_memory_saver_hook_mode_$name.drowse.so
-  [ "$(readlink -f "$link")" = "$(readlink -f "$tms")" ] || complain "$link: $(readlink "$link") $(cat err)"
+[ "$status" = 0 ] || show
+for name in $libraries; do
+  link=site/torch_memory_saver_hook_mode_$name.so
+  [ "$(readlink -f "$link")" = "$(readlink -f "$tms")" ] || complain "$link: $(readlink "$link")"
+  [ "$(cat "$link.own")" = 'its own' ] || complain "$link.own is not what was there"
 done
 
 finish
