@@ -34,23 +34,26 @@ fedora() { # COMMAND...: with the tree's database of RPMs
   "$1" --root "$tree" --dbpath /var/lib/rpm "${@:2}"
 }
 
-# What the packages depend on, and a compiler. The loader looks in Fedora's folder, too.
+# What the packages depend on, and a compiler.
 make_tree() {
   local needs=libjansson4,libsmartcols1,libxxhash0,python3,gcc,libc6-dev,pkg-config mirrors=() file suite
   for file in /etc/apt/sources.list /etc/apt/sources.list.d/{debian,ubuntu}.sources; do
     if [ -e "$file" ]; then mirrors+=("$file"); fi
   done
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME") &&
-    mmdebstrap --quiet --variant=minbase --include="$needs" "$suite" "$tree" "${mirrors[@]}" &&
-    echo /usr/lib64 >"$tree/etc/ld.so.conf.d/lib64.conf" &&
-    mkdir -p "$state" "$tree/srv/source" "$tree/srv/debian" "$tree/srv/rpm" &&
-    tar -xf "$packages"/drowse-*.tar.xz -C "$tree/srv/source" --strip-components=1 \
-      --wildcards '*/README.md' '*/packaging/debian/tests' &&
-    cp "$packages"/debian/*.deb "$tree/srv/debian" &&
-    cp "$packages"/rpm/*.rpm "$tree/srv/rpm" &&
-    rm -f "$tree"/srv/debian/*-dbgsym_*.deb "$tree"/srv/rpm/*.src.rpm &&
-    fedora rpmdb --initdb &&
-    inside ldconfig
+    mmdebstrap --quiet --variant=minbase --include="$needs" "$suite" "$tree" "${mirrors[@]}"
+}
+
+# The loader looks in Fedora's folder, too.
+fill_tree() {
+  echo /usr/lib64 >"$tree/etc/ld.so.conf.d/lib64.conf"
+  mkdir -p "$state" "$tree/srv/source" "$tree/srv/debian" "$tree/srv/rpm"
+  tar -xf "$packages"/drowse-*.tar.xz -C "$tree/srv/source" --strip-components=1 --wildcards '*/README.md' '*/packaging/debian/tests'
+  cp "$packages"/debian/*.deb "$tree/srv/debian"
+  cp "$packages"/rpm/*.rpm "$tree/srv/rpm"
+  rm -f "$tree"/srv/debian/*-dbgsym_*.deb "$tree"/srv/rpm/*.src.rpm
+  fedora rpmdb --initdb
+  inside ldconfig
 }
 
 # Every file with its mode, owner and contents; without what package managers write down of their own work.
@@ -144,7 +147,12 @@ if [ "$(id -u)" != 0 ]; then
   exit
 fi
 rm -rf "$tree" "$state"
-make_tree
+if ! make_tree; then
+  echo "clean: there can be no Debian here: without a mirror of its packages in reach, for one"
+  echo "0 passed, 0 failed, 1 skipped"
+  exit
+fi
+fill_tree
 with_debian
 with_fedora
 rm -rf "$tree"
