@@ -107,7 +107,8 @@ static void begin(struct tag *tag, struct operation *op, drowse_state state) {
 }
 
 void dz_tag_begin_sleep(struct tag *tag, struct operation *op, drowse_action action) {
-  assert(tag->state == DROWSE_AWAKE || (tag->state == DROWSE_ASLEEP && action == DROWSE_DISCARD));
+  assert(tag->state == DROWSE_AWAKE || tag->state == DROWSE_ASLEEP || tag->state == DROWSE_POISONED);
+  assert(tag->state == DROWSE_AWAKE || action == DROWSE_DISCARD);
   tag->action = action;
   begin(tag, op, DROWSE_FALLING_ASLEEP);
 }

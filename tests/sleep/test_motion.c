@@ -266,6 +266,42 @@ START_TEST(while_asleep) {
 }
 END_TEST
 
+/* ---- poisoned. Nothing leads there, so the test itself says of a sleeping tag that it is. */
+
+static void set_state(const char *name, drowse_state state) {
+  struct tag *tag = dz_tag_glance(heap, drowse_tag_get(name));
+  dz_lock(&heap->lock);
+  tag->state = state;
+  dz_unlock(&heap->lock);
+}
+
+START_TEST(while_poisoned) {
+  void *host;
+  make_blocks();
+  ck_ok(sleep_tag("a", DROWSE_OFFLOAD));
+  set_state("a", DROWSE_POISONED);
+  ck_status(alloc_status("a"), DROWSE_ERR_POISONED);
+  ck_error_tag("a");
+  ck_status(sleep_tag("a", DROWSE_OFFLOAD), DROWSE_ERR_POISONED);
+  ck_status(wake_tag("a"), DROWSE_ERR_POISONED);
+  ck_status(wake_all_tags(), DROWSE_ERR_POISONED);
+  ck_status(drowse_hold(heap, "a", -1), DROWSE_ERR_POISONED);
+  ck_status(drowse_tag_wait(heap, "a", DROWSE_AWAKE, -1), DROWSE_ERR_POISONED);
+  ck_status(drowse_seal(heap, "a"), DROWSE_ERR_POISONED);
+  ck_status(drowse_unseal(heap, "a"), DROWSE_ERR_POISONED);
+  ck_status(drowse_copy_in(heap, first, "x", 1), DROWSE_ERR_POISONED);
+  ck_ok(drowse_backup_get(heap, first, 1, &host)); /* what has a backup can be read */
+  ck_assert(has_pattern(first, BYTES, 1));
+  ck_state("a", DROWSE_POISONED);
+  ck_freed(second);
+  ck_ok(sleep_tag("a", DROWSE_DISCARD));
+  ck_state("a", DROWSE_ASLEEP);
+  ck_ok(wake_tag("a"));
+  write_pattern(first, BYTES, 4);
+  ck_assert(has_pattern(first, BYTES, 4));
+}
+END_TEST
+
 /* ---- other streams' uses are noted while a sleep that has failed gives its backups up again */
 
 enum { SMALL_BLOCKS = 400 };
@@ -316,6 +352,7 @@ int main(void) {
   HARNESS_TEST(suite, a_hold_waits_until_it_is_awake);
   HEAP_TEST(suite, while_awake);
   HEAP_TEST(suite, while_asleep);
+  HEAP_TEST(suite, while_poisoned);
   HARNESS_LOOP_TEST(suite, used_elsewhere_while_a_sleep_fails, start, finish, 20);
   return harness_run(suite);
 }
