@@ -294,6 +294,18 @@ static uint64_t retry_awake(drowse_heap *heap) {
   return stuck_bytes;
 }
 
+/* What has left and would not go when it was looked at. */
+static uint64_t stuck_leaving(drowse_heap *heap) {
+  uint64_t stuck_bytes = 0;
+  dz_lock(&heap->lock);
+  for (const struct pool *pool = next_pool(heap, NULL); pool != NULL; pool = next_pool(heap, pool)) {
+    for (const struct block *block = pool->leaving; block != NULL; block = block->freed_next)
+      stuck_bytes += block->stuck ? block->range.bytes : 0;
+  }
+  dz_unlock(&heap->lock);
+  return stuck_bytes;
+}
+
 uint64_t dz_heap_retry_stuck(drowse_heap *heap) {
   uint64_t stuck_bytes = retry_awake(heap) + retry_asleep(heap);
   dz_heap_retry_unreleased(heap);
@@ -344,7 +356,7 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
 static drowse_status give_idle_back(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_bytes) {
   dz_pending_poll(heap, true);
   dz_heap_look(heap);
-  uint64_t stuck_bytes = dz_heap_retry_stuck(heap);
+  uint64_t stuck_bytes = stuck_leaving(heap) + dz_heap_retry_stuck(heap);
   while (give_some(heap, keep_bytes, given_bytes, &stuck_bytes)) {
   }
   dz_lock(&heap->lock);

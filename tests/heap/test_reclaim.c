@@ -438,6 +438,28 @@ START_TEST(what_moved_early_and_is_unmapped_after_all_is_not_stuck) {
 }
 END_TEST
 
+/* Nor is it lost when the streams are looked at and the driver refuses: it is tried again with the next look. */
+static void ck_early_stuck_awake(drowse_expandable expandable) {
+  CUstream stream = make_stream();
+  void *moved = move_early(stream, expandable);
+  open_gate(&gate);
+  ck_cu(StreamSynchronize(stream));
+  heap->device.driver.MemUnmap = refuse_to_unmap;
+  ck_status(drowse_trim_idle(heap, UINT64_MAX), DROWSE_ERR_DRIVER);
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 2 * GRANULE);
+  heap->device.driver.MemUnmap = dz_host_driver.MemUnmap;
+  ck_ok(drowse_trim_idle(heap, UINT64_MAX));
+  ck_assert_uint_eq(stats_of("a").stuck_bytes, 0);
+  ck_assert(is_filled(moved, 2 * GRANULE, 2));
+  ck_accounts();
+  end_of_early_move(stream);
+}
+
+START_TEST(what_moved_early_and_cannot_be_unmapped_is_tried_at_the_next_look) {
+  for (int kind = 0; kind < SEGMENT_KINDS; kind++) ck_early_stuck_awake(kinds[kind]);
+}
+END_TEST
+
 static void ck_early_stuck_alone(drowse_expandable expandable) {
   CUstream stream = make_stream();
   (void)move_early(stream, expandable);
@@ -960,6 +982,7 @@ int main(void) {
   HEAP_TEST(suite, what_moved_early_sleeps_and_wakes);
   HEAP_TEST(suite, what_moved_early_and_is_stuck_is_tried_again);
   HEAP_TEST(suite, what_moved_early_and_is_unmapped_after_all_is_not_stuck);
+  HEAP_TEST(suite, what_moved_early_and_cannot_be_unmapped_is_tried_at_the_next_look);
   HEAP_TEST(suite, what_moved_early_and_is_stuck_outlasts_a_tag_without_blocks);
   HEAP_TEST(suite, a_capture_stops_no_moves_on_other_streams);
   HEAP_TEST(suite, what_is_freed_during_a_capture_moves_after_it);
