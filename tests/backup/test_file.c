@@ -287,11 +287,22 @@ static int without_holes(void) {
   return 0;
 }
 
+/* What is not there yet comes as it is written. */
+static int without_allocation(void) {
+  struct stat result;
+  if (!refuse(SYS_fallocate, 0, 0, EINVAL)) return CANNOT;
+  STEP(1, dz_file_make(directory, MIB + 1, &file) == DROWSE_OK);
+  STEP(2, fstat(dz_file_descriptor(file), &result) == 0 && result.st_size == (off_t)MIB + 4096);
+  dz_file_release(file);
+  return 0;
+}
+
 START_TEST(file_systems_may_lack_something) {
   ck_child_or_skip(without_unnamed_files);
   ck_child_or_skip(without_direct_io);
   ck_child_or_skip(with_direct_io_that_fails);
   ck_child_or_skip(without_holes);
+  ck_child_or_skip(without_allocation);
 #ifdef SYS_unlink
   int before = names_in(directory);
   ck_child_or_skip(without_unlink); /* which leaves a name: there is no way to be rid of it */

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Queues of reads and writes, of both kinds: that what was written comes back, whatever its size, that a changed bit is noticed
- * and the rest is not lost, that failures are told with their tokens, and that no thread, descriptor or library stays behind.
+ * and the rest is not lost, that failures are told with their tokens, and that no thread, descriptor or library stays behind. The
+ * program is linked so that what a queue is made of comes from here (--wrap).
  */
 #include "backup/io.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -392,6 +394,51 @@ static int without_threads(void) {
   return 0;
 }
 
+/* ---- where there is nothing to make a queue of: the call, counted from 1, that fails; 0: none does */
+
+static unsigned failing;
+static atomic_uint calls;
+
+void *__real_calloc(size_t count, size_t bytes);
+int __real_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes);
+int __real_pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attributes);
+
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes) {
+  if (atomic_fetch_add(&calls, 1) + 1 != failing) return __real_calloc(count, bytes);
+  errno = ENOMEM;
+  return NULL;
+}
+
+int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes);
+int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes) {
+  return atomic_fetch_add(&calls, 1) + 1 == failing ? EAGAIN : __real_pthread_mutex_init(mutex, attributes);
+}
+
+int __wrap_pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attributes);
+int __wrap_pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attributes) {
+  return atomic_fetch_add(&calls, 1) + 1 == failing ? EAGAIN : __real_pthread_cond_init(cond, attributes);
+}
+
+START_TEST(a_queue_that_cannot_be_made_leaves_nothing) {
+  static const drowse_status expected[] = {DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_NO_HOST_MEMORY, DROWSE_ERR_SYSTEM,
+                                           DROWSE_ERR_SYSTEM, DROWSE_ERR_SYSTEM};
+  ck_status(drowse_free(NULL, &io), DROWSE_ERR_INVALID); /* so the thread has a record for its failures */
+  wait_until_there_is_none();
+  for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+    calls = 0;
+    failing = (unsigned)i + 1;
+    drowse_status status = dz_io_begin_with(&io, 4, NULL);
+    failing = 0;
+    ck_assert_int_eq(status, expected[i]);
+    ck_assert_uint_eq(count_threads(0), 0);
+    dz_io_end(&io);
+  }
+  ck_ok(dz_io_begin_with(&io, 4, NULL));
+  dz_io_end(&io);
+}
+END_TEST
+
 START_TEST(a_kernel_may_refuse_rings_and_threads) {
   if (CHILD_MAY_START_THREADS) ck_child_or_skip(without_rings);
   if (CHILD_MAY_START_THREADS) ck_child_or_skip(with_a_ring_that_was_broken);
@@ -458,6 +505,7 @@ int main(void) {
   HARNESS_LOOP_TEST(suite, what_fails_is_told_and_the_rest_goes_on, start, finish, kinds);
   HARNESS_TEST(suite, what_comes_in_parts_goes_on_where_it_is_aligned);
   HARNESS_TEST(suite, a_library_that_will_not_do_means_threads);
+  HARNESS_TEST(suite, a_queue_that_cannot_be_made_leaves_nothing);
   HARNESS_FIXTURE_TEST(suite, a_kernel_may_refuse_rings_and_threads, start, finish);
   HARNESS_LOOP_TEST(suite, a_fork_meanwhile_is_harmless, start, finish, kinds);
   HARNESS_TEST(suite, its_threads_take_no_signals);

@@ -4,9 +4,20 @@
  */
 #include "backup/ring.h"
 
+#include "backup/hostmem.h"
 #include "fixture.h"
 
 static struct ring ring;
+
+static bool claim_refused; /* the machine has no more memory (--wrap) */
+
+bool __real_dz_host_claim(uint64_t bytes, uint64_t *available);
+bool __wrap_dz_host_claim(uint64_t bytes, uint64_t *available);
+bool __wrap_dz_host_claim(uint64_t bytes, uint64_t *available) {
+  if (!claim_refused) return __real_dz_host_claim(bytes, available);
+  *available = 12345;
+  return false;
+}
 
 static void start(void) {
   open_device();
@@ -83,6 +94,20 @@ START_TEST(a_ring_that_cannot_begin_leaves_nothing) {
 }
 END_TEST
 
+START_TEST(a_machine_without_memory_for_a_ring_says_what_it_has) {
+  drowse_error error = {.struct_size = sizeof error};
+  claim_refused = true;
+  ck_status(dz_ring_begin(&ring, &driver), DROWSE_ERR_NO_HOST_MEMORY);
+  claim_refused = false;
+  ck_ok(drowse_error_get(&error));
+  ck_assert_uint_eq(error.wanted_bytes, DZ_RING_SLOTS * DZ_RING_SLOT_BYTES);
+  ck_assert_uint_eq(error.free_bytes, 12345);
+  ck_assert(dz_ring_end(&ring));
+  ck_ok(dz_ring_begin(&ring, &driver));
+  ck_gone();
+}
+END_TEST
+
 START_TEST(what_stays_pinned_is_said) {
   ck_ok(dz_ring_begin(&ring, &driver));
   struct ring same = ring;
@@ -98,6 +123,7 @@ int main(void) {
   BACKUP_TEST(suite, slots_are_pinned, start);
   BACKUP_TEST(suite, slots_that_cannot_be_pinned_are_pageable, start);
   BACKUP_TEST(suite, a_ring_that_cannot_begin_leaves_nothing, start);
+  BACKUP_TEST(suite, a_machine_without_memory_for_a_ring_says_what_it_has, start);
   BACKUP_TEST(suite, what_stays_pinned_is_said, start);
   return harness_run(suite);
 }

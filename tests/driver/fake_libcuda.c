@@ -9,10 +9,12 @@
  *   DROWSE_FAKE_INIT      "100": cuInit fails with that error
  *   DROWSE_FAKE_MIG       its devices are slices, by their names
  *   DROWSE_FAKE_NO_VMM    its devices have no virtual memory management
+ *   DROWSE_FAKE_MEET      "8": nobody finds cuInit before so many threads look for it
  *   DROWSE_FAKE_FAULTS    "FILE": while there is such a file, one in 100 of the calls of SLEEP_FAULTS fails
  */
 #include "driver/host/state.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,8 +139,22 @@ static entry_point with_faults(const char *name, entry_point entry) {
   return entry;
 }
 
+static pthread_barrier_t meeting;
+static pthread_once_t meeting_once = PTHREAD_ONCE_INIT;
+
+static void make_meeting(void) {
+  (void)pthread_barrier_init(&meeting, NULL, (unsigned)atoi(getenv("DROWSE_FAKE_MEET")));
+}
+
+static void meet(void) {
+  if (getenv("DROWSE_FAKE_MEET") == NULL) return;
+  (void)pthread_once(&meeting_once, make_meeting);
+  (void)pthread_barrier_wait(&meeting);
+}
+
 static CUdriverProcAddressQueryResult find(const char *name, void **found, int version, cuuint64_t flags) {
   *found = NULL;
+  if (strcmp(name, "cuInit") == 0) meet();
   if (flags == CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM || is_missing(name)) return CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
   for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
     if (strcmp(entries[i].name, name) != 0) continue;

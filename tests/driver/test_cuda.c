@@ -12,7 +12,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "driver/cuda_driver.h"
+
 /* ---- the cases */
+
+static size_t refused_bytes; /* memory of just this size is refused (--wrap) */
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes) {
+  return bytes == refused_bytes ? NULL : __real_malloc(bytes);
+}
 
 static int print_device(void *argument, const drowse_device *seen) {
   (void)argument;
@@ -32,6 +42,13 @@ static int case_open(const char *name) {
   drowse_status status = dz_device_open(&opened, name);
   (void)printf("%s %s %s\n", drowse_status_name(status), opened.name, status == DROWSE_OK ? "" : drowse_last_error());
   return 0;
+}
+
+static int case_no_memory(const char *name) {
+  refused_bytes = sizeof(struct driver);
+  (void)case_open(name);
+  refused_bytes = 0;
+  return case_open(name);
 }
 
 static int case_stream_id(const char *name) {
@@ -94,25 +111,26 @@ static int case_fork(const char *name) {
   return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-static void *open_and_compare(void *argument) {
-  struct device opened;
-  if (dz_device_open(&opened, "cuda:0") != DROWSE_OK) return argument;
-  return opened.driver.Init == NULL ? argument : NULL;
+static void *open_table(void *argument) {
+  return dz_cuda_open(argument) == DROWSE_OK ? argument : NULL;
 }
 
 static int case_race(const char *name) {
   enum { THREADS = 8 };
   pthread_t threads[THREADS];
+  const struct driver *tables[THREADS], *table = NULL;
   unsigned failed = 0;
   (void)name;
   for (unsigned i = 0; i < THREADS; i++) {
-    if (pthread_create(&threads[i], NULL, open_and_compare, threads) != 0) return 1;
+    if (pthread_create(&threads[i], NULL, open_table, &tables[i]) != 0) return 1;
   }
   for (unsigned i = 0; i < THREADS; i++) {
-    void *result = NULL;
-    (void)pthread_join(threads[i], &result);
-    failed += result != NULL;
+    void *opened = NULL;
+    (void)pthread_join(threads[i], &opened);
+    failed += opened == NULL;
   }
+  if (dz_cuda_open(&table) != DROWSE_OK) return 1;
+  for (unsigned i = 0; i < THREADS; i++) failed += tables[i] != table;
   (void)printf("%u\n", failed);
   return 0;
 }
@@ -127,8 +145,9 @@ static const struct {
   const char *name;
   int (*run)(const char *argument);
 } cases[] = {
-    {"list", case_list},   {"open", case_open}, {"stream-id", case_stream_id}, {"use", case_use},
-    {"batch", case_batch}, {"fork", case_fork}, {"race", case_race},           {"loaded-before", case_loaded_before},
+    {"list", case_list},           {"open", case_open}, {"stream-id", case_stream_id}, {"use", case_use},
+    {"batch", case_batch},         {"fork", case_fork}, {"race", case_race},           {"loaded-before", case_loaded_before},
+    {"no-memory", case_no_memory},
 };
 
 static int run_case(const char *name, const char *argument) {
@@ -295,8 +314,15 @@ START_TEST(a_child_of_a_process_that_used_the_driver_cannot) {
 }
 END_TEST
 
+/* All eight of them fill a table before any of them is done: one is everybody's. */
 START_TEST(threads_may_open_at_once) {
-  ck_assert_str_eq(run("race", "", cuda_12, NULL), "0\n");
+  ck_assert_str_eq(run("race", "", cuda_12, ENVIRONMENT("DROWSE_FAKE_MEET", "8")), "0\n");
+}
+END_TEST
+
+START_TEST(without_memory_for_its_table_a_driver_is_tried_again) {
+  ck_assert_str_eq(run("no-memory", "cuda:0", cuda_12, NULL),
+                   "DROWSE_ERR_NO_HOST_MEMORY  no memory for the CUDA driver's table\nDROWSE_OK cuda:0 \n");
 }
 END_TEST
 
@@ -336,6 +362,7 @@ int main(int argc, char **argv) {
   HARNESS_TEST(suite, auto_prefers_the_driver);
   HARNESS_TEST(suite, a_child_of_a_process_that_used_the_driver_cannot);
   HARNESS_TEST(suite, threads_may_open_at_once);
+  HARNESS_TEST(suite, without_memory_for_its_table_a_driver_is_tried_again);
   HARNESS_TEST(suite, a_driver_that_is_loaded_already_is_used);
   HARNESS_TEST(suite, a_machine_without_a_driver_has_the_host_device);
   return harness_run(suite);

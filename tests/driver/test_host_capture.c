@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Captures and graphs of the host device. What a call does to a capture is a table, measured on a GPU's driver.
+ * Captures and graphs of the host device. What a call does to a capture is a table, measured on a GPU's driver. The program is
+ * linked so that its memory comes from here (--wrap).
  */
 #include "fixture.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define UNSUPPORTED CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 #define INVALIDATED CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
@@ -352,6 +354,38 @@ START_TEST(the_legacy_stream_does_not_capture) {
 }
 END_TEST
 
+static unsigned failing; /* the allocation, counted from 1, that fails; 0: none does */
+static atomic_uint allocations;
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes) {
+  return atomic_fetch_add(&allocations, 1) + 1 == failing ? NULL : __real_calloc(count, bytes);
+}
+
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes) {
+  return atomic_fetch_add(&allocations, 1) + 1 == failing ? NULL : __real_realloc(memory, bytes);
+}
+
+START_TEST(a_capture_for_which_there_is_no_memory_does_not_begin) {
+  if (!device.host) return;
+  CUresult code = CUDA_ERROR_OUT_OF_MEMORY;
+  for (unsigned k = 1; code == CUDA_ERROR_OUT_OF_MEMORY; k++) {
+    atomic_store(&allocations, 0);
+    failing = k;
+    code = cu->StreamBeginCapture(capturing, RELAXED);
+    failing = 0;
+    ck_assert(code == CUDA_SUCCESS || status_of(capturing) == CU_STREAM_CAPTURE_STATUS_NONE);
+    ck_assert(code == CUDA_SUCCESS || k <= atomic_load(&allocations));
+  }
+  ck_assert_int_eq(code, CUDA_SUCCESS);
+  ck_assert_uint_ge(atomic_load(&allocations), 3); /* all of them have failed */
+  end_with(capturing, CUDA_SUCCESS);
+}
+END_TEST
+
 START_TEST(an_invalid_capture_stays_until_it_is_ended) {
   begin(capturing, GLOBAL);
   ck_cu(CtxSynchronize(), UNSUPPORTED);
@@ -678,6 +712,7 @@ int main(void) {
   CAPTURE_TEST(suite, memory_may_be_mapped_while_capturing);
   CAPTURE_TEST(suite, a_non_blocking_capture_leaves_the_legacy_stream_usable);
   CAPTURE_TEST(suite, the_legacy_stream_does_not_capture);
+  CAPTURE_TEST(suite, a_capture_for_which_there_is_no_memory_does_not_begin);
   CAPTURE_TEST(suite, an_invalid_capture_stays_until_it_is_ended);
   CAPTURE_TEST(suite, a_capture_ends_on_its_thread_unless_relaxed);
   CAPTURE_TEST(suite, streams_join_by_events);

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "driver/host/state.h"
+
 /* Sanitizers and children: their allocators are no match for a fork while other threads allocate, and the one for threads lets no
  * child of a process with threads start any. */
 #if defined(__has_feature)
@@ -279,6 +281,62 @@ START_TEST(locks_that_are_held_do_not_matter_to_the_child) {
 }
 END_TEST
 
+/* ---- beginnings that come together, or have nothing to begin with (--wrap): seen in a child, which begins anew */
+
+static bool interrupted, bare; /* another thread begins meanwhile; there is no memory */
+static struct host *faster;    /* what the other one has made */
+
+int __real_pthread_rwlock_init(pthread_rwlock_t *lock, const pthread_rwlockattr_t *attributes);
+int __wrap_pthread_rwlock_init(pthread_rwlock_t *lock, const pthread_rwlockattr_t *attributes);
+int __wrap_pthread_rwlock_init(pthread_rwlock_t *lock, const pthread_rwlockattr_t *attributes) {
+  if (interrupted) {
+    interrupted = false;
+    if (dz_host_start() == CUDA_SUCCESS) faster = dz_host();
+  }
+  return __real_pthread_rwlock_init(lock, attributes);
+}
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes) {
+  return bare ? NULL : __real_calloc(count, bytes);
+}
+
+static int begin_with_another(void) {
+  int count = 0;
+  interrupted = true;
+  STEP(1, dz_host_start() == CUDA_SUCCESS);
+  STEP(2, !interrupted && faster != NULL && faster == dz_host());
+  STEP(3, dz_host_driver.DeviceGetCount(&count) == CUDA_SUCCESS && count == 1);
+  return 0;
+}
+
+static int begin_with_nothing(void) {
+  int count = 0, next;
+  CUcontext made;
+  bare = true;
+  STEP(1, dz_host_start() == CUDA_ERROR_OUT_OF_MEMORY);
+  bare = false;
+  STEP(2, dz_host_start() == CUDA_SUCCESS);
+  bare = true;
+  STEP(3, dz_host_driver.DeviceGetCount(&count) == CUDA_ERROR_OUT_OF_MEMORY);
+  bare = false;
+  STEP(4, dz_host_driver.DeviceGetCount(&count) == CUDA_SUCCESS && count == 1);
+  next = dup(0);
+  STEP(5, close(next) == 0);
+  bare = true;
+  STEP(6, dz_host_driver.DevicePrimaryCtxRetain(&made, 0) == CUDA_ERROR_OUT_OF_MEMORY);
+  bare = false;
+  STEP(7, dup(0) == next); /* no file is left */
+  return 0;
+}
+
+START_TEST(a_beginning_may_meet_another_or_find_nothing) {
+  ck_assert_int_eq(in_child(begin_with_another), 0);
+  if (CHILD_MAY_ALLOCATE) ck_assert_int_eq(in_child(begin_with_nothing), 0);
+}
+END_TEST
+
 /* ---- a parent that never used it */
 
 static int child_is_first(void) {
@@ -306,6 +364,7 @@ int main(void) {
   FORK_TEST(suite, the_child_has_none_of_the_memory);
   if (CHILD_MAY_START_THREADS) FORK_TEST(suite, a_child_may_start_anew);
   if (CHILD_MAY_START_THREADS) FORK_TEST(suite, a_child_keeps_descriptors_of_its_own);
+  if (CHILD_MAY_START_THREADS) FORK_TEST(suite, a_beginning_may_meet_another_or_find_nothing);
   FORK_TEST(suite, locks_that_are_held_do_not_matter_to_the_child);
   return harness_run(suite);
 }

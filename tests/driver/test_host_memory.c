@@ -517,6 +517,8 @@ START_TEST(devices_answer) {
   ck_assert_int_gt(count, device.ordinal);
   ck_cu(DeviceGet(&ordinal, count), CUDA_ERROR_INVALID_DEVICE);
   ck_cu(DeviceGet(&ordinal, -1), CUDA_ERROR_INVALID_DEVICE);
+  ck_cu_ok(DeviceGet(&ordinal, count - 1));
+  ck_assert_int_eq(ordinal, count - 1);
   ck_cu_ok(DeviceTotalMem(&bytes, device.ordinal));
   if (device.host) ck_assert_uint_eq(bytes, 256 * MIB);
   ck_cu(DeviceTotalMem(&bytes, 77), CUDA_ERROR_INVALID_DEVICE);
@@ -540,6 +542,12 @@ START_TEST(one_capacity_is_one_device) {
   ck_assert_int_eq(same.ordinal, device.ordinal);
   ck_ok(dz_device_open(&other, "host:64MiB"));
   ck_assert_int_ne(other.ordinal, device.ordinal);
+  CUuuid ids[3];
+  ck_cu_ok(DeviceGetUuid(&ids[0], device.ordinal));
+  ck_cu_ok(DeviceGetUuid(&ids[1], same.ordinal));
+  ck_cu_ok(DeviceGetUuid(&ids[2], other.ordinal));
+  ck_assert_mem_eq(&ids[0], &ids[1], sizeof ids[0]);
+  ck_assert_mem_ne(&ids[0], &ids[2], sizeof ids[0]);
   CUcontext theirs;
   CUmemGenericAllocationHandle handle;
   CUmemAllocationProp there = prop;
@@ -569,6 +577,11 @@ START_TEST(one_capacity_is_one_device) {
   ck_cu_ok(MemGetAccess(&flags, &here, ptr));
   ck_assert_uint_eq(flags, CU_MEM_ACCESS_FLAGS_PROT_NONE);
   ck_invalid(MemGetAccess(&flags, &here, ptr + GRANULE));
+  ck_invalid(MemGetAccess(NULL, &here, ptr));
+  ck_invalid(MemGetAccess(&flags, &(CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 1000}, ptr));
+  int descriptor = 7;
+  ck_cu(MemExportToShareableHandle(&descriptor, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0), CUDA_ERROR_NOT_SUPPORTED);
+  ck_assert_int_eq(descriptor, 7);
   both[0].location.id = 1000;
   ck_invalid(MemSetAccess(ptr, GRANULE, both, 1)); /* no such device */
   ck_cu_ok(MemUnmap(ptr, GRANULE));

@@ -4,6 +4,8 @@
  */
 #include "fixture.h"
 
+#include "heap/quick.h"
+
 static void *alloc(size_t bytes) {
   void *ptr = NULL;
   ck_ok(drowse_alloc(heap, bytes, NULL, &ptr));
@@ -262,6 +264,61 @@ START_TEST(kept_neighbours_are_joined_before_a_large_block_is_cut) {
 }
 END_TEST
 
+static struct pool *pool_of(const void *ptr) {
+  struct block *block = dz_block_lock(heap, (uint64_t)(uintptr_t)ptr, false);
+  ck_assert_ptr_nonnull(block);
+  dz_pool_unlock(dz_pool_of(block));
+  return dz_pool_of(block);
+}
+
+/* How many blocks of a size are kept as they are. */
+static unsigned kept(struct pool *pool, uint64_t bytes) {
+  const struct quick *quick = dz_quick_of(pool, bytes);
+  return quick->bytes == bytes ? (unsigned)quick->count : 0;
+}
+
+static void free_one(size_t bytes) {
+  ck_ok(drowse_free(heap, alloc(bytes)));
+}
+
+/* Of three sizes that share a place two are kept: a new one takes the place of that which got none for longer. */
+START_TEST(the_size_that_is_freed_less_makes_way) {
+  struct pool *pool = pool_of(alloc(512));
+  uint64_t sizes[3] = {512};
+  unsigned found = 1;
+  for (uint64_t bytes = 1024; found < 3; bytes += 512) {
+    ck_assert_uint_lt(bytes, MIB);
+    if (dz_quick_place(pool, bytes) == dz_quick_place(pool, sizes[0])) sizes[found++] = bytes;
+  }
+  free_one(sizes[0]);
+  free_one(sizes[1]);
+  free_one(sizes[0]);
+  ck_assert(kept(pool, sizes[0]) == 1 && kept(pool, sizes[1]) == 1);
+  free_one(sizes[2]);
+  ck_assert(kept(pool, sizes[0]) == 1 && kept(pool, sizes[1]) == 0 && kept(pool, sizes[2]) == 1);
+  free_one(sizes[1]);
+  ck_assert(kept(pool, sizes[0]) == 0 && kept(pool, sizes[1]) == 1 && kept(pool, sizes[2]) == 1);
+}
+END_TEST
+
+/* Blocks that are joined leave nodes over, and these serve other pools, too. */
+START_TEST(a_pool_hoards_no_metadata) {
+  enum { BLOCKS = 20000 };
+  void **ptrs = xmalloc(BLOCKS * sizeof *ptrs);
+  for (int i = 0; i < BLOCKS; i++) ptrs[i] = alloc_tag("a", 512);
+  struct pool *pool = pool_of(ptrs[0]);
+  for (int i = 0; i < BLOCKS; i++) ck_ok(drowse_free(heap, ptrs[i]));
+  ck_ok(drowse_trim(heap, UINT64_MAX)); /* gives nothing back, but joins what was kept */
+  ck_assert_uint_gt(pool->spare_count, BLOCKS / 2);
+  uint64_t page_bytes = heap->block_slab.page_bytes;
+  (void)alloc_tag("a", 64 * KIB);
+  ck_assert_uint_lt(pool->spare_count, 1000);
+  for (int i = 0; i < BLOCKS; i++) ptrs[i] = alloc_tag("b", 512);
+  ck_assert_uint_eq(heap->block_slab.page_bytes, page_bytes);
+  free(ptrs);
+}
+END_TEST
+
 /* ---- freeing */
 
 START_TEST(what_is_no_block_is_not_freed) {
@@ -396,6 +453,35 @@ START_TEST(unused_memory_of_other_pools_is_used_before_giving_up) {
 }
 END_TEST
 
+/* Addresses that the index has no room for, as no driver gives them so far. */
+static unsigned given_addresses, taken_addresses;
+
+static CUresult reserve_beyond(CUdeviceptr *address, size_t bytes, size_t alignment, CUdeviceptr wanted,
+                               unsigned long long flags) {
+  (void)alignment, (void)wanted, (void)flags;
+  given_addresses++;
+  *address = DZ_ADDRESS_END - bytes + GRANULE;
+  return CUDA_SUCCESS;
+}
+
+static CUresult take_back(CUdeviceptr address, size_t bytes) {
+  taken_addresses += address + bytes == DZ_ADDRESS_END + GRANULE;
+  return CUDA_SUCCESS;
+}
+
+START_TEST(addresses_beyond_the_index_are_given_back) {
+  void *ptr = NULL;
+  heap->device.driver.MemAddressReserve = reserve_beyond;
+  heap->device.driver.MemAddressFree = take_back;
+  ck_status(drowse_alloc(heap, MIB, NULL, &ptr), DROWSE_ERR_NO_ADDRESS_SPACE);
+  ck_assert_uint_gt(given_addresses, 0);
+  ck_assert_uint_eq(taken_addresses, given_addresses);
+  ck_assert_uint_eq(stats_of(NULL).reserved_bytes, 0);
+  heap->device.driver = dz_host_driver;
+  ck_ok(drowse_free(heap, alloc(MIB)));
+}
+END_TEST
+
 START_TEST(growth_is_no_more_than_there_is) {
   /* After 60 of 64 MiB growth by 1/32 would want 2 MiB at a time; the last granules must be had one by one all the same. */
   for (int i = 0; i < 32; i++) (void)alloc_tag("a", 2 * MIB);
@@ -519,6 +605,8 @@ int main(void) {
   HEAP_TEST(suite, both_names_of_the_legacy_stream_are_one);
   HEAP_TEST(suite, freed_neighbours_are_joined);
   HEAP_TEST(suite, kept_neighbours_are_joined_before_a_large_block_is_cut);
+  HEAP_TEST(suite, a_pool_hoards_no_metadata);
+  HEAP_TEST(suite, the_size_that_is_freed_less_makes_way);
   HEAP_TEST(suite, what_is_no_block_is_not_freed);
   HEAP_TEST(suite, any_thread_frees);
   HEAP_TEST(suite, a_block_of_another_heap_is_none);
@@ -527,6 +615,7 @@ int main(void) {
   HEAP_TEST(suite, out_of_memory_names_who_holds_what);
   HEAP_TEST(suite, what_cannot_be_is_refused_and_leaves_nothing);
   HEAP_TEST(suite, unused_memory_of_other_pools_is_used_before_giving_up);
+  HEAP_TEST(suite, addresses_beyond_the_index_are_given_back);
   HEAP_TEST(suite, growth_is_no_more_than_there_is);
   HARNESS_TEST(suite, the_pressure_hook_frees_and_it_is_tried_again);
   HARNESS_TEST(suite, the_pressure_hook_may_give_up);

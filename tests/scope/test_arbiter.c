@@ -223,21 +223,53 @@ static void *second_off(void *argument) {
   return on || !done ? (void *)(uintptr_t) "entered while the hook was running" : NULL;
 }
 
-START_TEST(who_comes_while_a_hook_runs_waits_for_it) {
+static void *second_detaches(void *argument) {
+  (void)argument;
+  atomic_store(&second_id, thread_id());
+  drowse_status status = drowse_framework_detach();
+  bool on = atomic_load(&fw.on), done = atomic_load(&hook_done);
+  atomic_store(&second_through, true);
+  if (status != DROWSE_OK) return (void *)(uintptr_t) "detach";
+  return !on || !done ? (void *)(uintptr_t) "detached while the hook was running" : NULL;
+}
+
+/* The flag is his for no longer than the other one waits. */
+static void *first_enters(void *argument) {
+  drowse_scope scope;
+  (void)argument;
+  return drowse_scope_enter(&scope, "first", OFF) != DROWSE_OK ? (void *)(uintptr_t) "enter" : NULL;
+}
+
+static void ck_waits_for_the_hook(void *(*enters)(void *argument), void *(*comes)(void *argument)) {
   pthread_t first, second;
   void *failed[2];
+  atomic_store(&hook_done, false);
+  atomic_store(&second_through, false);
+  atomic_store(&second_id, 0);
   ck_assert_int_eq(sem_init(&in_hook_now, 0, 0), 0);
   ck_assert_int_eq(sem_init(&go_on, 0, 0), 0);
   fw.within_set = stand_in_hook;
-  ck_assert_int_eq(pthread_create(&first, NULL, first_off, NULL), 0);
+  ck_assert_int_eq(pthread_create(&first, NULL, enters, NULL), 0);
   wait_sem(&in_hook_now);
-  ck_assert_int_eq(pthread_create(&second, NULL, second_off, NULL), 0);
+  ck_assert_int_eq(pthread_create(&second, NULL, comes, NULL), 0);
   while (!atomic_load(&second_through) && (atomic_load(&second_id) == 0 || !thread_sleeps(atomic_load(&second_id)))) continue;
   ck_assert_int_eq(sem_post(&go_on), 0);
   ck_assert_int_eq(pthread_join(first, &failed[0]), 0);
   ck_assert_int_eq(pthread_join(second, &failed[1]), 0);
   ck_assert_msg(failed[0] == NULL, "%s", (const char *)failed[0]);
   ck_assert_msg(failed[1] == NULL, "%s", (const char *)failed[1]);
+}
+
+START_TEST(who_comes_while_a_hook_runs_waits_for_it) {
+  ck_waits_for_the_hook(first_off, second_off);
+  ck_settled();
+}
+END_TEST
+
+START_TEST(who_detaches_while_a_hook_runs_waits_for_it) {
+  ck_waits_for_the_hook(first_enters, second_detaches);
+  ck_flag(true);
+  ck_ok(attach_with(0, false));
   ck_settled();
 }
 END_TEST
@@ -871,6 +903,7 @@ int main(void) {
   ATTACHED_TEST(suite, the_value_from_before_the_scope_comes_back);
   ATTACHED_TEST(suite, the_flag_is_off_exactly_while_somebody_is);
   ATTACHED_TEST(suite, who_comes_while_a_hook_runs_waits_for_it);
+  ATTACHED_TEST(suite, who_detaches_while_a_hook_runs_waits_for_it);
   ATTACHED_TEST(suite, a_scope_whose_hook_fails_is_not_entered);
   ATTACHED_TEST(suite, a_scope_whose_hook_fails_is_gone_before_anybody_goes_on);
   ATTACHED_TEST(suite, on_inside_off_whose_hook_fails_is_not_entered);

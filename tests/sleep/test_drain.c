@@ -102,6 +102,26 @@ START_TEST(the_device_is_drained_within_a_time) {
 }
 END_TEST
 
+/* Drivers before 12.5 mark no context's work. */
+static CUresult mark_no_context(CUcontext context, CUevent event) {
+  (void)context;
+  (void)event;
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+START_TEST(an_older_device_is_drained_within_a_time) {
+  late_work(known);
+  heap->device.driver.CtxRecordEvent = mark_no_context;
+  ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
+  ck_work_was_waited_for(known);
+  late_work(foreign); /* which is waited for without a limit */
+  opened = early = false;
+  heap->device.driver.CtxRecordEvent = mark_no_context;
+  ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
+  ck_work_was_waited_for(foreign);
+}
+END_TEST
+
 START_TEST(known_streams_are_drained) {
   late_work(known);
   ck_ok(sleep_draining(.drain = DROWSE_DRAIN_STREAMS));
@@ -190,6 +210,19 @@ START_TEST(work_that_does_not_end_in_time) {
   ck_nothing_changed();
   ck_status(sleep_draining(.drain = DROWSE_DRAIN_STREAMS, .streams = streams, .stream_count = 1, .drain_timeout_ms = 1),
             DROWSE_ERR_BUSY);
+  ck_nothing_changed();
+  open_gate(&gate);
+  ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
+  ck_ok(wake_all_tags());
+  ck_assert(is_filled(block, MIB, 7));
+}
+END_TEST
+
+START_TEST(work_that_does_not_end_in_time_on_an_older_device) {
+  close_gate(&gate, known);
+  ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)block, 7, MIB, known));
+  heap->device.driver.CtxRecordEvent = mark_no_context;
+  ck_status(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 1), DROWSE_ERR_BUSY);
   ck_nothing_changed();
   open_gate(&gate);
   ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
@@ -290,6 +323,7 @@ int main(void) {
   Suite *suite = suite_create("drain");
   DRAIN_TEST(suite, the_device_is_drained_of_streams_never_seen);
   DRAIN_TEST(suite, the_device_is_drained_within_a_time);
+  DRAIN_TEST(suite, an_older_device_is_drained_within_a_time);
   DRAIN_TEST(suite, known_streams_are_drained);
   DRAIN_TEST(suite, given_streams_are_drained);
   DRAIN_TEST(suite, given_streams_are_drained_within_a_time);
@@ -298,6 +332,7 @@ int main(void) {
   DRAIN_TEST(suite, nothing_is_waited_for_if_the_caller_vouches);
   DRAIN_TEST(suite, a_stream_that_cannot_be_drained_changes_nothing);
   DRAIN_TEST(suite, work_that_does_not_end_in_time);
+  DRAIN_TEST(suite, work_that_does_not_end_in_time_on_an_older_device);
   DRAIN_TEST(suite, a_hold_that_does_not_end_in_time);
   DRAIN_TEST(suite, a_capture_on_a_known_stream_is_left_alone);
   DRAIN_TEST(suite, a_capture_on_a_given_stream_is_left_alone);

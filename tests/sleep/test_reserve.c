@@ -4,6 +4,9 @@
  */
 #include "fixture.h"
 
+#include <errno.h>
+#include <sys/mman.h>
+
 enum { BYTES = 3 * 1024 * 1024 };
 
 static void *block;
@@ -57,6 +60,68 @@ START_TEST(trimming_leaves_what_is_used) {
 }
 END_TEST
 
+/* ---- what is known of backups takes memory, too: pages of nodes (--wrap) */
+
+static bool pages_refused;
+
+void *__real_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset);
+void *__wrap_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset);
+void *__wrap_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset) {
+  if (!pages_refused || bytes != 256 * KIB) return __real_mmap(address, bytes, access, flags, file, offset);
+  errno = ENOMEM;
+  return MAP_FAILED;
+}
+
+static size_t nodes_at_hand(const struct slab *slab) {
+  return slab->free_count + slab->fresh_count;
+}
+
+/* Leaves so many nodes of the arena's spaces, and no memory for more. Returns the others as a list. */
+static void **leave_nodes(size_t count) {
+  struct slab *slab = &heap->arena.spaces;
+  void **list = NULL;
+  while (nodes_at_hand(slab) > count) {
+    void **node = dz_slab_take(slab);
+    *node = list;
+    list = node;
+  }
+  pages_refused = true;
+  return list;
+}
+
+static void give_nodes(void **list) {
+  pages_refused = false;
+  for (void **next; list != NULL; list = next) {
+    next = *list;
+    dz_slab_give(&heap->arena.spaces, list);
+  }
+}
+
+/* Three blocks in a row get one space, which is cut for each of them. */
+START_TEST(without_memory_for_metadata_nothing_sleeps) {
+  unsigned failures = 0;
+  void *second = alloc_tag("a", BYTES), *third = alloc_tag("a", BYTES);
+  write_pattern(second, BYTES, 2);
+  write_pattern(third, BYTES, 3);
+  ck_ok(drowse_backup_reserve(heap, 3 * BYTES));
+  drowse_status status = DROWSE_ERR_NO_HOST_MEMORY;
+  for (size_t count = 0; status != DROWSE_OK; count++) {
+    void **others = leave_nodes(count);
+    status = sleep_tag("a", DROWSE_OFFLOAD);
+    give_nodes(others);
+    ck_assert(status == DROWSE_OK || status == DROWSE_ERR_NO_HOST_MEMORY);
+    failures += status != DROWSE_OK;
+    if (status != DROWSE_OK) ck_says("metadata");
+    ck_state("a", status == DROWSE_OK ? DROWSE_ASLEEP : DROWSE_AWAKE);
+    ck_assert_uint_eq(stats_of("a").backup_bytes, status == DROWSE_OK ? 3 * BYTES : 0);
+  }
+  ck_assert_uint_gt(failures, 0);
+  ck_assert(has_pattern(block, BYTES, 1) && has_pattern(second, BYTES, 2) && has_pattern(third, BYTES, 3));
+  ck_ok(wake_tag("a"));
+  ck_assert_uint_eq(host_bytes(), 3 * BYTES); /* none of it has been lost */
+}
+END_TEST
+
 START_TEST(what_is_kept_is_an_option) {
   open_with((drowse_heap_options){.backup_keep = MIB});
   write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
@@ -104,6 +169,7 @@ int main(void) {
   TAG_TEST(suite, a_sleep_uses_what_is_reserved);
   TAG_TEST(suite, a_sleep_need_not_wait_for_what_is_being_reserved);
   TAG_TEST(suite, trimming_leaves_what_is_used);
+  TAG_TEST(suite, without_memory_for_metadata_nothing_sleeps);
   HARNESS_TEST(suite, what_is_kept_is_an_option);
   HARNESS_TEST(suite, what_there_is_not_is_not_reserved);
   TAG_TEST(suite, bad_arguments);

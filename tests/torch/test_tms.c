@@ -443,6 +443,31 @@ START_TEST(devices_of_a_tag_are_named) {
 }
 END_TEST
 
+/* What a program that knows the runtime's errors alone makes of them: whether it asked for something wrong, there is too little
+ * memory, or it is the wrong time. */
+START_TEST(each_status_is_an_error_of_the_runtime) {
+  static const struct {
+    drowse_status status;
+    enum dz_cuda_error error;
+  } expected[] = {
+      {DROWSE_OK, DZ_CUDA_SUCCESS},
+      {DROWSE_ERR_INVALID, DZ_CUDA_INVALID_VALUE},
+      {DROWSE_ERR_NOT_FOUND, DZ_CUDA_INVALID_VALUE},
+      {DROWSE_ERR_NO_DEVICE_MEMORY, DZ_CUDA_MEMORY_ALLOCATION},
+      {DROWSE_ERR_NO_HOST_MEMORY, DZ_CUDA_MEMORY_ALLOCATION},
+      {DROWSE_ERR_NO_ADDRESS_SPACE, DZ_CUDA_MEMORY_ALLOCATION},
+      {DROWSE_ERR_NO_DEVICE, DZ_CUDA_NO_DEVICE},
+      {DROWSE_ERR_FORKED, DZ_CUDA_INITIALIZATION},
+      {DROWSE_ERR_ASLEEP, DZ_CUDA_NOT_PERMITTED},
+      {DROWSE_ERR_BUSY, DZ_CUDA_NOT_PERMITTED},
+      {DROWSE_ERR_IO, DZ_CUDA_UNKNOWN},
+      {(drowse_status)-9999, DZ_CUDA_UNKNOWN},
+  };
+  for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+    ck_assert_int_eq(dz_cuda_error(expected[i].status), expected[i].error);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("tms");
   TMS_TEST(suite, outside_of_regions_there_is_no_memory);
@@ -464,5 +489,6 @@ int main(void) {
   TMS_TEST(suite, the_directory_for_backups_is_made);
   TMS_TEST(suite, a_pause_without_a_directory_changes_nothing);
   TMS_TEST(suite, devices_of_a_tag_are_named);
+  HARNESS_TEST(suite, each_status_is_an_error_of_the_runtime);
   return harness_run(suite);
 }

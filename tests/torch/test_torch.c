@@ -319,6 +319,36 @@ static void *work(void *argument) {
 }
 
 /* All of them want the heap at the same moment, and get one and the same. */
+/* Another thread opens the device's heap while this one does (--wrap). */
+enum { CONTESTED = 3 };
+static bool contested;
+static drowse_heap *theirs;
+
+drowse_status __real_drowse_heap_open(drowse_heap **result, const drowse_heap_options *options);
+drowse_status __wrap_drowse_heap_open(drowse_heap **result, const drowse_heap_options *options);
+drowse_status __wrap_drowse_heap_open(drowse_heap **result, const drowse_heap_options *options) {
+  drowse_status status = __real_drowse_heap_open(result, options);
+  if (status != DROWSE_OK || !contested) return status;
+  contested = false;
+  ck_ok(drowse_heap_open(&theirs, options));
+  ck_ok(dz_heaps_set(CONTESTED, theirs));
+  return DROWSE_OK;
+}
+
+START_TEST(who_comes_second_with_a_heap_uses_the_first) {
+  struct usage before = usage_now();
+  ck_assert_int_eq(setenv("DROWSE_DEVICE", "host:32MiB", 1), 0);
+  contested = true;
+  ck_assert_ptr_eq(dz_heaps_get(CONTESTED), theirs);
+  ck_assert(!contested);
+  ck_assert_ptr_eq(dz_heaps_get(CONTESTED), theirs);
+  ck_assert_int_eq(unsetenv("DROWSE_DEVICE"), 0);
+  ck_ok(dz_heaps_set(CONTESTED, NULL));
+  ck_ok(drowse_heap_close(theirs));
+  ck_nothing_left(&before);
+}
+END_TEST
+
 START_TEST(threads_share_a_heap_and_have_tags_of_their_own) {
   struct usage before = usage_now();
   pthread_barrier_t barrier;
@@ -362,6 +392,7 @@ int main(void) {
   HARNESS_TEST(suite, a_heap_that_could_not_be_opened_is_tried_again);
   HARNESS_TEST(suite, device_numbers_have_an_end);
   TORCH_TEST(suite, a_device_has_one_heap);
+  HARNESS_TEST(suite, who_comes_second_with_a_heap_uses_the_first);
   HARNESS_TEST(suite, threads_share_a_heap_and_have_tags_of_their_own);
   return harness_run(suite);
 }
