@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The header, the symbol map and the library name the same functions, for each library, and in it each has the version that the
-# map gives it; the packages for Debian name the same symbols; and libdrowse has nothing of the build that has faults.
+# map gives it; the packages for Debian name the same symbols; libdrowse has nothing of the build that has faults; and none of the
+# libraries calls what prints or ends the process, unless it is a debug build.
 #
 # From the environment: top_srcdir, top_builddir, CC, NM.
 set -u
@@ -88,5 +89,13 @@ if [ -e "$library" ]; then
   if ${NM:-nm} "$library" | grep -E ' (__wrap_|__real_)?fault_' || grep -a DROWSE_FAULT "$library"; then
     fail "the library that is installed has a part of tests/fault"
   fi
+fi
+if grep -q '^#define DZ_DEBUG 0$' "$top_builddir/config.h"; then
+  for library in "$top_builddir"/.libs/libdrowse*.so; do
+    [ -e "$library" ] || continue
+    called=$(${NM:-nm} -D --undefined-only "$library" | sed 's/.* //; s/@.*//' |
+      grep -xE 'abort|__assert_fail|_?exit|_Exit|quick_exit|raise|perror|(v|__v)?[fd]?printf(_chk)?|__[fd]?printf_chk|f?puts|f?putc|putchar|fwrite')
+    [ -z "$called" ] || fail "${library##*/} calls" "$called"
+  done
 fi
 exit "$status"
