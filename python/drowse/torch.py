@@ -274,9 +274,9 @@ def empty_cache() -> None:
                 if each._pool.memory is None:
                     each._pool = None
                 each._begin(device)
-    for each in list(_heaps.values()):
+    for known in list(_heaps.values()):
         try:
-            each.trim()
+            known.trim()
         except BusyError:  # a stream captures: waiting for the device would destroy that
             pass
 
