@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BYTES = 5 << 20, SIGNALS = 200 };
@@ -29,12 +30,16 @@ static void handle(int number) {
   errno = saved;
 }
 
-/* Sent to the thread; the timer's are the process's, which any thread may get that does not block them. */
+/* Sent to the thread; the timer's are the process's, which any thread may get that does not block them. The next ones wait until
+ * these have come, and a moment longer: a thread that does nothing but take signals gets nowhere. */
 static void *blow(void *nothing) {
+  const struct timespec moment = {.tv_nsec = 20000};
   while (!atomic_load(&stop)) {
+    const unsigned before = atomic_load(&taken);
     (void)pthread_kill(target, SIGUSR1);
     (void)pthread_kill(target, SIGUSR2);
-    (void)sched_yield();
+    while (atomic_load(&taken) == before && !atomic_load(&stop)) (void)sched_yield();
+    (void)nanosleep(&moment, NULL);
   }
   return nothing;
 }
