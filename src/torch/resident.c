@@ -52,9 +52,13 @@ drowse_status dz_resident_keep(const void *ptr, uint64_t *bytes) {
   return status;
 }
 
+/* Two threads that kept it at once may have made two entries. */
 void dz_resident_forget(int device, const void *base) {
-  struct resident *entry = entry_of(device, base);
-  if (entry != NULL) atomic_store(&entry->base, NULL);
+  if (base == NULL) return; /* the mark of entries that others are about to take */
+  for (struct resident *entry; (entry = entry_of(device, base)) != NULL;) {
+    const void *kept = base;
+    (void)atomic_compare_exchange_strong(&entry->base, &kept, NULL);
+  }
 }
 
 bool dz_resident_has(int device, const char *name) {
