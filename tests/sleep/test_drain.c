@@ -202,32 +202,37 @@ static void ck_nothing_changed(void) {
   ck_ok(drowse_free(heap, alloc_on("a", MIB, known)));
 }
 
-START_TEST(work_that_does_not_end_in_time) {
-  drowse_stream streams[] = {foreign};
-  close_gate(&gate, foreign);
-  ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)block, 7, MIB, foreign));
-  ck_status(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 1), DROWSE_ERR_BUSY);
-  ck_nothing_changed();
-  ck_status(sleep_draining(.drain = DROWSE_DRAIN_STREAMS, .streams = streams, .stream_count = 1, .drain_timeout_ms = 1),
-            DROWSE_ERR_BUSY);
-  ck_nothing_changed();
+static void start_long_work(CUstream stream) {
+  close_gate(&gate, stream);
+  ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)block, 7, MIB, stream));
+}
+
+/* What was given up is done when the work has ended. */
+static void ck_sleeps_in_the_end(void) {
   open_gate(&gate);
   ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
   ck_ok(wake_all_tags());
   ck_assert(is_filled(block, MIB, 7));
 }
+
+START_TEST(work_that_does_not_end_in_time) {
+  drowse_stream streams[] = {foreign};
+  start_long_work(foreign);
+  ck_status(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 1), DROWSE_ERR_BUSY);
+  ck_nothing_changed();
+  ck_status(sleep_draining(.drain = DROWSE_DRAIN_STREAMS, .streams = streams, .stream_count = 1, .drain_timeout_ms = 1),
+            DROWSE_ERR_BUSY);
+  ck_nothing_changed();
+  ck_sleeps_in_the_end();
+}
 END_TEST
 
 START_TEST(work_that_does_not_end_in_time_on_an_older_device) {
-  close_gate(&gate, known);
-  ck_cu(MemsetD8Async((CUdeviceptr)(uintptr_t)block, 7, MIB, known));
+  start_long_work(known);
   heap->device.driver.CtxRecordEvent = mark_no_context;
   ck_status(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 1), DROWSE_ERR_BUSY);
   ck_nothing_changed();
-  open_gate(&gate);
-  ck_ok(sleep_draining(.drain = DROWSE_DRAIN_DEVICE, .drain_timeout_ms = 60000));
-  ck_ok(wake_all_tags());
-  ck_assert(is_filled(block, MIB, 7));
+  ck_sleeps_in_the_end();
 }
 END_TEST
 

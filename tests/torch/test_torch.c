@@ -318,7 +318,6 @@ static void *work(void *argument) {
   return NULL;
 }
 
-/* All of them want the heap at the same moment, and get one and the same. */
 /* Another thread opens the device's heap while this one does (--wrap). */
 enum { CONTESTED = 3 };
 static bool contested;
@@ -349,6 +348,7 @@ START_TEST(who_comes_second_with_a_heap_uses_the_first) {
 }
 END_TEST
 
+/* All of them want the heap at the same moment, and get one and the same. */
 START_TEST(threads_share_a_heap_and_have_tags_of_their_own) {
   struct usage before = usage_now();
   pthread_barrier_t barrier;
