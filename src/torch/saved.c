@@ -79,12 +79,23 @@ drowse_status dz_saved_alloc(int device, size_t bytes, drowse_stream stream, voi
   return status == DROWSE_OK ? drowse_alloc_with(heap, bytes, stream, &options, ptr) : status;
 }
 
+/* Whether its tag has contents in host memory. */
+static bool is_backed_up(drowse_heap *heap, const void *ptr) {
+  drowse_block block = {.struct_size = sizeof block};
+  drowse_stats stats = {.struct_size = sizeof stats};
+  return drowse_block_get(heap, ptr, &block) == DROWSE_OK && drowse_stats_get(heap, block.tag, &stats) == DROWSE_OK &&
+         stats.backup_bytes > 0;
+}
+
 /* Outside of regions memory is somebody else's to give, so none that is unused stays here. */
 void dz_saved_free(int device, void *ptr) {
   drowse_heap *heap = dz_heaps_opened(device);
   if (heap == NULL) return;
+  bool backed_up = is_backed_up(heap, ptr);
   dz_resident_forget(device, ptr);
-  if (drowse_free(heap, ptr) == DROWSE_OK) (void)drowse_trim(heap, 0);
+  if (drowse_free(heap, ptr) != DROWSE_OK) return;
+  (void)drowse_trim(heap, 0);
+  if (backed_up) (void)drowse_backup_trim(heap, 0);
 }
 
 int dz_saved_device(void *ptr) {

@@ -359,6 +359,20 @@ START_TEST(host_memory_is_retained_if_that_is_said) {
 }
 END_TEST
 
+START_TEST(host_memory_goes_with_what_it_is_of) {
+  tms_set_retain_cpu_backup(true);
+  for (int paused = 0; paused < 2; paused++) {
+    void *ptr = make("a", HOST, 1);
+    ck_assert_int_eq(tms_pause(NULL), 0);
+    if (!paused) ck_assert_int_eq(tms_resume(NULL), 0);
+    ck_assert_uint_ge(stats_of(NULL).host_bytes, BYTES);
+    tms_torch_free(ptr, BYTES, 0, NULL);
+    ck_assert_uint_eq(stats_of(NULL).host_bytes, 0);
+    ck_assert_int_eq(tms_resume(NULL), 0);
+  }
+}
+END_TEST
+
 START_TEST(a_backup_in_host_memory_can_be_looked_at) {
   unsigned char *expected = xmalloc(BYTES), *host = make("a", HOST, 1), *none = make("a", NONE, 2), *disk = make("a", DISK, 3);
   fill_pattern(expected, BYTES, 1);
@@ -485,6 +499,7 @@ int main(void) {
   TMS_TEST(suite, memory_is_freed_whoever_does_it_and_goes_back);
   TMS_TEST(suite, a_margin_is_left_free);
   TMS_TEST(suite, host_memory_is_retained_if_that_is_said);
+  TMS_TEST(suite, host_memory_goes_with_what_it_is_of);
   TMS_TEST(suite, a_backup_in_host_memory_can_be_looked_at);
   TMS_TEST(suite, the_directory_for_backups_is_made);
   TMS_TEST(suite, a_pause_without_a_directory_changes_nothing);
