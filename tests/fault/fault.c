@@ -48,7 +48,7 @@ bool fault_parse(const char *text, struct fault_case *wanted) {
   char *end;
   size_t point = find(points, FAULT_POINTS, &text), mode = FAULT_ONCE, variant = FAULT_REFUSED;
   uint64_t k = strtoull(text, &end, 10);
-  bool counted = end != text && k > 0 && (*end == '\0' || *end == ':');
+  bool counted = *text == '\0' || (end != text && k > 0 && (*end == '\0' || *end == ':'));
   text = *end == ':' ? end + 1 : end;
   if (*text != '\0') mode = find(modes, FAULT_MODES, &text);
   if (*text != '\0') variant = find(variants, FAULT_VARIANTS, &text);

@@ -114,7 +114,7 @@ const char *fault_point_name(enum fault_point point);
 const char *fault_mode_name(enum fault_mode mode);
 const char *fault_variant_name(enum fault_variant variant);
 
-/* Reads "MemUnmap:3", "MemUnmap:3:on:done"; what is left out is once and refused. */
+/* Reads "MemUnmap:3", "MemUnmap:3:on:done"; what is left out is once and refused. "MemUnmap" has k 0: all of its cases. */
 bool fault_parse(const char *text, struct fault_case *wanted);
 
 /* Whether calls of the point can fail in that way at all. */

@@ -30,7 +30,8 @@ static struct report {
 } * report;
 
 static const struct scenario *scenario;
-static struct fault_case at_hand;
+static struct fault_case at_hand, asked; /* asked for: k is 0 if all cases of the point are */
+static bool one_point;
 
 static bool is_model(void) {
   return (scenario->flags & (SWEEP_FINDS_LOSS | SWEEP_FINDS_EXIT | SWEEP_MODEL)) != 0;
@@ -220,6 +221,7 @@ static bool is_swept(enum fault_point point, enum fault_mode mode, enum fault_va
 static unsigned sweep_points(const char *program, const uint64_t *calls) {
   unsigned cases = 0;
   for (int point = 0; point < FAULT_POINTS; point++) {
+    if (one_point && point != (int)asked.point) continue;
     for (int mode = 0; calls[point] > 0 && mode < FAULT_MODES; mode++) {
       for (int variant = 0; variant < FAULT_VARIANTS; variant++) {
         if (is_swept((enum fault_point)point, (enum fault_mode)mode, (enum fault_variant)variant))
@@ -264,15 +266,10 @@ static bool is_wanted(int argc, char **argv, const struct scenario *one) {
   return wanted && !(world_is_on_gpu() && (one->flags & SWEEP_HOST) != 0);
 }
 
-static int run_one(const char *program, const char *text) {
-  struct fault_case wanted;
-  if (!fault_parse(text, &wanted)) {
-    (void)fprintf(stderr, "DROWSE_FAULT=%s: POINT:K[:MODE[:VARIANT]] is wanted, MemUnmap:3:once:done\n", text);
-    return 2;
-  }
+static int run_one(const char *program) {
   begin_case(&(struct fault_case){.k = 0});
   run_in_child();
-  begin_case(&wanted);
+  begin_case(&asked);
   if (fork() != 0) {
     int ended;
     (void)wait(&ended);
@@ -285,10 +282,14 @@ static int run_one(const char *program, const char *text) {
 }
 
 int sweep_main(int argc, char **argv, const struct scenario *scenarios, size_t count) {
-  const char *one = getenv("DROWSE_FAULT");
+  const char *wanted = getenv("DROWSE_SWEEP"), *fault = getenv("DROWSE_FAULT");
   unsigned cases = 0;
-  const char *wanted = getenv("DROWSE_SWEEP");
   if (wanted != NULL && strcmp(wanted, "no") == 0) return 77; /* skipped: one build of several is enough */
+  if (fault != NULL && !fault_parse(fault, &asked)) {
+    (void)fprintf(stderr, "DROWSE_FAULT=%s: POINT[:K[:MODE[:VARIANT]]] is wanted, MemUnmap:3:once:done\n", fault);
+    return 2;
+  }
+  one_point = fault != NULL && asked.k == 0;
   fault_tell(note_injection);
   world_make_pattern();
   report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -298,7 +299,7 @@ int sweep_main(int argc, char **argv, const struct scenario *scenarios, size_t c
   for (size_t i = 0; i < count; i++) {
     scenario = &scenarios[i];
     if (!is_wanted(argc, argv, scenario)) continue;
-    if (one != NULL) return run_one(argv[0], one);
+    if (fault != NULL && !one_point) return run_one(argv[0]);
     cases += sweep(argv[0]);
   }
   (void)printf("%u cases, %u failed\n", cases, failures);

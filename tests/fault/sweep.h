@@ -11,8 +11,10 @@
  *     return sweep_main(argc, argv, scenarios, sizeof scenarios / sizeof *scenarios);
  *   }
  *
- *   PROGRAM [SCENARIO...]       sweeps them, or all; DROWSE_DEEP=1: in every way, from every call on, which takes many times
- * longer DROWSE_FAULT=POINT:K[:MODE[:VARIANT]] PROGRAM SCENARIO    runs that one case
+ *   PROGRAM [SCENARIO...]                                       sweeps them, or all; with DROWSE_DEEP=1 in every way, from every
+ *                                                               call on, which takes many times longer
+ *   DROWSE_FAULT=POINT PROGRAM [SCENARIO...]                    ... that point alone
+ *   DROWSE_FAULT=POINT:K[:MODE[:VARIANT]] PROGRAM SCENARIO      runs that one case
  */
 #ifndef SWEEP_H
 #define SWEEP_H
