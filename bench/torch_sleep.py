@@ -120,17 +120,20 @@ def measure_sleep(gib, blocks, rounds, limit):
         line("sleep" + kind, gib, blocks, sleeps, names[0], out + median(unmaps))
         line("wake" + kind, gib, blocks, wakes, names[1], back + median(maps))
 
-    def first_sleep():
-        """With new host memory, pinned before, as in a new process."""
+    def first_sleep(reserve):
+        """With new host memory, as in a new process."""
         heap.backup_trim(0)
-        heap.backup_reserve(heap.stats("weights").live_bytes)
+        if reserve:
+            heap.backup_reserve(heap.stats("weights").live_bytes)
         asleep = calmly(allocator.sleep, "weights")
         driver.map()
         found = calmly(driver.unmap), asleep
         allocator.wake_up()
         return found
 
-    unmaps, firsts = zip(*[first_sleep() for _ in range(rounds)])
+    _, firsts = zip(*[first_sleep(False) for _ in range(rounds)])
+    line("first sleep", gib, blocks, firsts, "slowest", max(limit[part] for part in ("touch", "pin", "link out")))
+    unmaps, firsts = zip(*[first_sleep(True) for _ in range(rounds)])
     line("first sleep, reserved", gib, blocks, firsts, "link+unmap", limit["link out"] + median(unmaps))
     ratio = heap.stats().host_bytes / sum(tensor.nbytes for tensor in tensors)
     print("cuda:0\thost memory\t%.2f\t%d\t-\t-\t-\tpayload\t-\t%.3f" % (gib, blocks, ratio))
