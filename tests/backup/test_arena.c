@@ -662,6 +662,27 @@ START_TEST(threads_share_it) {
 }
 END_TEST
 
+static void *ask_for_too_much(void *number) {
+  struct range *space;
+  bool refused = true;
+  for (int i = 0; i < 1000 && refused; i++)
+    refused = dz_arena_grow(&arena, UINT64_C(1) << 45, &space) == DROWSE_ERR_NO_HOST_MEMORY;
+  return refused ? number : NULL;
+}
+
+START_TEST(threads_that_are_refused_leave_nothing_charged) {
+  static unsigned char number;
+  pthread_t threads[THREADS];
+  void *result;
+  for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, ask_for_too_much, &number), 0);
+  for (int i = 0; i < THREADS; i++) {
+    ck_assert_int_eq(pthread_join(threads[i], &result), 0);
+    ck_assert_ptr_nonnull(result);
+  }
+  ck_stats(0, 0, 0, 0);
+}
+END_TEST
+
 /* ---- a node */
 
 static void start_on_node(void) {
@@ -710,6 +731,7 @@ int main(void) {
   BACKUP_TEST(suite, reserving_does_not_wait_if_it_need_not, start_at_gate);
   BACKUP_TEST(suite, what_cannot_be_reserved_is_said, start_limited);
   BACKUP_TEST(suite, threads_share_it, start_crowded);
+  BACKUP_TEST(suite, threads_that_are_refused_leave_nothing_charged, start);
   BACKUP_TEST(suite, a_node_is_preferred, start_on_node);
   return harness_run(suite);
 }
