@@ -144,34 +144,8 @@ START_TEST(threads_short_of_memory) {
 }
 END_TEST
 
-static pthread_barrier_t together;
-
-static void *come_first(void *ptr) {
-  drowse_alloc_options options = {.struct_size = sizeof options, .tag = "new"};
-  (void)pthread_barrier_wait(&together);
-  ck_ok(drowse_alloc_with(heap, MIB, NULL, &options, ptr));
-  return NULL;
-}
-
-START_TEST(threads_that_are_the_first_in_a_tag) {
-  ck_assert_int_eq(pthread_barrier_init(&together, NULL, THREADS), 0);
-  for (int round = 0; round < 20; round++) {
-    pthread_t threads[THREADS];
-    void *ptrs[THREADS];
-    open_with((drowse_heap_options){.device = "host:512MiB"});
-    for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, come_first, &ptrs[i]), 0);
-    for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
-    ck_assert_uint_eq(stats_of("new").live_bytes, THREADS * MIB);
-    for (int i = 0; i < THREADS; i++) ck_ok(drowse_free(heap, ptrs[i]));
-    close_heap();
-  }
-  (void)pthread_barrier_destroy(&together);
-}
-END_TEST
-
 int main(void) {
   Suite *suite = suite_create("threads");
-  HARNESS_TEST(suite, threads_that_are_the_first_in_a_tag);
   HARNESS_TEST(suite, threads_with_plenty_of_memory);
   HARNESS_TEST(suite, threads_short_of_memory);
   return harness_run(suite);
