@@ -22,9 +22,9 @@ except ImportError:  # no vLLM, or one before its plug point: the class stands b
 cumem_available = True
 
 # Tags of vLLM's own, which whoever says what shall sleep and wake does not name: what the engine runs with has to be there
-# as soon as anything is, the first two with what was in them.
+# as soon as anything is, the first two with what was in them. "default" has what was allocated without a tag.
 _RUNTIME = ("runtime", "cudagraph")
-_INTERNAL = _RUNTIME + ("workspace",)
+_INTERNAL = _RUNTIME + ("workspace", "default")
 TagList = Union[str, Sequence[str]]
 
 
@@ -79,8 +79,8 @@ class CuMemAllocator:
         _torch.sleep({tag: Action.DISCARD for tag in _several(tags) if tag in awake})
 
     def wake_up(self, tags: Optional[TagList] = None) -> None:
-        """Wakes these, and vLLM's "runtime", "cudagraph" and "workspace", or all. Each is awake whole, or asleep as it was when an
-        error is raised."""
+        """Wakes these, what has no tag, and vLLM's "runtime", "cudagraph" and "workspace", or all. Each is awake whole, or asleep as
+        it was when an error is raised."""
         asleep = self._in(State.ASLEEP)
         _torch.wake([tag for tag in asleep if tags is None or tag in _several(tags) + _INTERNAL])
 

@@ -266,20 +266,20 @@ class Vllm(unittest.TestCase):
     def test_what_the_engine_runs_with_wakes_first_as_it_was(self):
         allocator, heap = drowse.vllm.CuMemAllocator.get_instance(), drowse.torch.heap()
         tensors = []
-        for tag in ("weights", "kv_cache", "runtime", "workspace"):
+        for tag in ("weights", "kv_cache", "runtime", "workspace", None):
             with allocator.use_memory_pool(tag):
                 tensors.append(torch.empty(4 * MIB))
         allocator.sleep(())
         self.assertEqual(heap.stats("runtime").backup_bytes, 4 * MIB)
         self.assertEqual(heap.stats("workspace").discarded_bytes, 4 * MIB)
         allocator.wake_up(["kv_cache"])
-        states = {tag: heap.stats(tag).state for tag in ("weights", "kv_cache", "runtime", "workspace")}
+        states = {tag: heap.stats(tag).state for tag in ("weights", "kv_cache", "runtime", "workspace", "default")}
         self.assertEqual({tag for tag, state in states.items() if state != drowse.State.AWAKE}, {"weights"})
         allocator.wake_up("weights")
         mapped = allocator.mapped_usage()
         tensors.clear()
         allocator.release_pools()
-        self.assertEqual((mapped, allocator.mapped_usage()), (16 * MIB, 0))
+        self.assertEqual((mapped, allocator.mapped_usage()), (20 * MIB, 0))
 
 
 if __name__ == "__main__":
