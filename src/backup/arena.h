@@ -22,7 +22,8 @@ struct arena {
   uint64_t limit;    /* bytes; 0: what the machine can give */
 
   struct lock lock;
-  pthread_cond_t changed; /* a piece is ready; a growth or a trim has ended; the last space of a failed chunk was given back */
+  pthread_cond_t
+      changed; /* a piece is ready; a growth, a reserve or a trim has ended; the last space of a failed chunk was given back */
   struct slab spaces, pieces, chunk_slab;
   struct bins free;
   struct arena_chunk *chunks;
@@ -31,6 +32,8 @@ struct arena {
   uint64_t free_bytes;   /* in bins */
   unsigned growing;      /* chunks that are not ready yet */
   unsigned copying;      /* who copies */
+  unsigned reserving;    /* who reserves: what is charged for it is not free yet */
+  uint64_t reserves;     /* times that one of them has ended */
   bool trimming, ending;
   bool stuck; /* the driver has not unpinned something */
 };
@@ -65,6 +68,11 @@ drowse_status dz_arena_wait(struct arena *arena, const struct range *space, uint
 
 /* Sees to it that at least bytes are free, and ready or, without wait, about to be. */
 drowse_status dz_arena_reserve(struct arena *arena, uint64_t bytes, bool wait);
+
+/* For whoever fails for want of what others are reserving: how often one has ended, and whether it is more often by now, or, if
+ * somebody still reserves, as soon as he has done. */
+uint64_t dz_arena_reserves(struct arena *arena);
+bool dz_arena_await_reserve(struct arena *arena, uint64_t seen);
 
 /* Unpins and unmaps unused memory until at most keep_bytes of it are left; with 0 no whole page that is unused stays. Waits for
  * growth and copies to end first. The driver's context must be current: what is in use is pinned anew where it shares a

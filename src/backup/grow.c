@@ -521,12 +521,44 @@ static void await_growth(struct arena *arena) {
   dz_unlock(&arena->lock);
 }
 
+uint64_t dz_arena_reserves(struct arena *arena) {
+  dz_lock(&arena->lock);
+  uint64_t reserves = arena->reserves;
+  dz_unlock(&arena->lock);
+  return reserves;
+}
+
+bool dz_arena_await_reserve(struct arena *arena, uint64_t seen) {
+  dz_lock(&arena->lock);
+  while (arena->reserving > 0 && arena->reserves == seen) (void)dz_cond_wait(&arena->changed, &arena->lock, DZ_NEVER);
+  bool ended = arena->reserves != seen;
+  dz_unlock(&arena->lock);
+  return ended;
+}
+
+static void begin_reserve(struct arena *arena) {
+  dz_lock(&arena->lock);
+  arena->reserving++;
+  dz_unlock(&arena->lock);
+}
+
+static void end_reserve(struct arena *arena) {
+  dz_lock(&arena->lock);
+  arena->reserving--;
+  arena->reserves++;
+  (void)pthread_cond_broadcast(&arena->changed);
+  dz_unlock(&arena->lock);
+}
+
 static drowse_status add_free(struct arena *arena, uint64_t bytes, bool wait) {
   struct range *space;
+  begin_reserve(arena);
   drowse_status status = dz_arena_grow(arena, bytes, &space);
-  if (status != DROWSE_OK) return status;
-  if (wait) status = dz_arena_wait(arena, space, space->bytes);
-  dz_arena_give(arena, space);
+  if (status == DROWSE_OK) {
+    if (wait) status = dz_arena_wait(arena, space, space->bytes);
+    dz_arena_give(arena, space);
+  }
+  end_reserve(arena);
   return status;
 }
 

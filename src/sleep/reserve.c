@@ -123,8 +123,7 @@ static drowse_status grow_by(struct arena *arena, uint64_t bytes, struct range *
   return dz_arena_grow(arena, bytes, space);
 }
 
-/* most: by no more than that, and blocks that are too large for it get none; those behind them take what is left then. */
-static drowse_status grow(struct drowse_op *op, uint64_t most) {
+static drowse_status try_to_grow(struct drowse_op *op, uint64_t most) {
   drowse_status status = take_at_hand(op);
   uint64_t bytes = status == DROWSE_OK ? wanted_bytes(op, most) : 0;
   if (bytes == 0) return status;
@@ -132,6 +131,17 @@ static drowse_status grow(struct drowse_op *op, uint64_t most) {
   status = grow_by(&op->heap->arena, bytes, &space);
   if (status == DROWSE_OK) status = hand_out(op, first_wanting(op), NULL, space);
   return status == DROWSE_OK ? take_at_hand(op) : status;
+}
+
+/* most: by no more than that, and blocks that are too large for it get none; those behind them take what is left then. What is
+ * missing may be what another thread is reserving. */
+static drowse_status grow(struct drowse_op *op, uint64_t most) {
+  struct arena *arena = &op->heap->arena;
+  for (;;) {
+    uint64_t reserves = dz_arena_reserves(arena);
+    drowse_status status = try_to_grow(op, most);
+    if (status != DROWSE_ERR_NO_HOST_MEMORY || !dz_arena_await_reserve(arena, reserves)) return status;
+  }
 }
 
 /* What the host has not after all, or another operation has taken meanwhile, goes to the file. */

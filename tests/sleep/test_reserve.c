@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { BYTES = 3 * 1024 * 1024 };
 
@@ -60,13 +61,35 @@ START_TEST(trimming_leaves_what_is_used) {
 }
 END_TEST
 
-/* ---- what is known of backups takes memory, too: pages of nodes (--wrap) */
+/* ---- while mmap() is at it (--wrap) */
+
+static bool sleeps_in_mmap;
+static pthread_t sleeper;
+static drowse_status slept;
+
+static void *sleep_meanwhile(void *nothing) {
+  slept = sleep_tag("a", DROWSE_OFFLOAD);
+  return nothing;
+}
+
+/* It has all the time to fail in; where it waits for what is being mapped, it goes on behind that. */
+static void let_it_sleep(void) {
+  struct timespec until;
+  sleeps_in_mmap = false;
+  ck_assert_int_eq(pthread_create(&sleeper, NULL, sleep_meanwhile, NULL), 0);
+  (void)clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec++;
+  ck_assert_int_eq(pthread_timedjoin_np(sleeper, NULL, &until), ETIMEDOUT);
+}
+
+/* ---- what is known of backups takes memory, too: pages of nodes */
 
 static bool pages_refused;
 
 void *__real_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset);
 void *__wrap_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset);
 void *__wrap_mmap(void *address, size_t bytes, int access, int flags, int file, off_t offset) {
+  if (sleeps_in_mmap && bytes >= BYTES) let_it_sleep();
   if (!pages_refused || bytes != 256 * KIB) return __real_mmap(address, bytes, access, flags, file, offset);
   errno = ENOMEM;
   return MAP_FAILED;
@@ -122,6 +145,21 @@ START_TEST(without_memory_for_metadata_nothing_sleeps) {
 }
 END_TEST
 
+/* The limit has room for nothing else. */
+START_TEST(a_sleep_waits_for_what_is_being_reserved_if_it_must) {
+  open_with((drowse_heap_options){.backup_limit = BYTES});
+  write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
+  sleeps_in_mmap = true;
+  ck_ok(drowse_backup_reserve(heap, BYTES));
+  ck_assert(!sleeps_in_mmap);
+  ck_assert_int_eq(pthread_join(sleeper, NULL), 0);
+  ck_ok(slept);
+  ck_ok(wake_tag("a"));
+  ck_assert(has_pattern(block, BYTES, 1));
+  close_heap();
+}
+END_TEST
+
 START_TEST(what_is_kept_is_an_option) {
   open_with((drowse_heap_options){.backup_keep = MIB});
   write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
@@ -170,6 +208,7 @@ int main(void) {
   TAG_TEST(suite, a_sleep_need_not_wait_for_what_is_being_reserved);
   TAG_TEST(suite, trimming_leaves_what_is_used);
   TAG_TEST(suite, without_memory_for_metadata_nothing_sleeps);
+  HARNESS_TEST(suite, a_sleep_waits_for_what_is_being_reserved_if_it_must);
   HARNESS_TEST(suite, what_is_kept_is_an_option);
   HARNESS_TEST(suite, what_there_is_not_is_not_reserved);
   TAG_TEST(suite, bad_arguments);
