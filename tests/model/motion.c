@@ -90,7 +90,7 @@ static void settle_tag(struct actor *actor, struct end *end, size_t at) {
                              : "asleep");
   end->any_moved |= moved && !stayed && !tag->muddled;
   end->any_stayed |= stayed && !moved && !tag->muddled;
-  if (end->status == DROWSE_OK && !tag->muddled) state &= op->after[at];
+  if ((end->status == DROWSE_OK || (moved && !stayed)) && !tag->muddled) state &= op->after[at];
   const bool sealed = motion_stats(tag->name).sealed != 0, unsure = tag->muddled || (moved && stayed);
   if (op->after[at] == LOST && state == LOST) tag->sealed = false;
   EXPECT_MSG(unsure || sealed == tag->sealed, "the tag %s is %s", tag->name, sealed ? "sealed" : "not sealed");
