@@ -52,9 +52,12 @@ static size_t allocation_count;
 static int64_t mapped_bytes;
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* The host device's tables of handles stay, and grow when a handle is the first of its kind. */
+/* What the host device keeps for as long as the process lives: itself, its devices and its tables of handles. */
 static bool stays(struct fault_place place) {
-  return strstr(place.file, "driver/host/table.c") != NULL;
+  static const char *const files[] = {"driver/host/entry.c", "driver/host/context.c", "driver/host/table.c"};
+  size_t at = 0, count = sizeof files / sizeof *files;
+  while (at < count && strstr(place.file, files[at]) == NULL) at++;
+  return at < count;
 }
 
 static void *note(struct fault_place place, void *memory) {
