@@ -22,8 +22,7 @@ struct arena {
   uint64_t limit;    /* bytes; 0: what the machine can give */
 
   struct lock lock;
-  pthread_cond_t
-      changed; /* a piece is ready; a growth, a reserve or a trim has ended; the last space of a failed chunk was given back */
+  pthread_cond_t changed; /* a piece is ready; a growth, a trim or a reserve has ended; a failed chunk's last space is back */
   struct slab spaces, pieces, chunk_slab;
   struct bins free;
   struct arena_chunk *chunks;

@@ -150,7 +150,8 @@ START_TEST(a_sleep_waits_for_what_is_being_reserved_if_it_must) {
   open_with((drowse_heap_options){.backup_limit = BYTES});
   write_pattern(block = alloc_tag("a", BYTES), BYTES, 1);
   sleeps_in_mmap = true;
-  ck_ok(drowse_backup_reserve(heap, BYTES));
+  drowse_status status = drowse_backup_reserve(heap, BYTES);
+  ck_assert(status == DROWSE_OK || status == DROWSE_ERR_NO_HOST_MEMORY); /* the sleep may have taken it already */
   ck_assert(!sleeps_in_mmap);
   ck_assert_int_eq(pthread_join(sleeper, NULL), 0);
   ck_ok(slept);
