@@ -435,6 +435,17 @@ void step_hold(struct actor *actor, const struct step *step) {
   if (status == DROWSE_OK) tag->holds++;
 }
 
+/* Whether it waits for a hold. A tag that another operation had, too, may sleep already when this one comes to it; then it has no
+ * part in it, and who wakes and holds it keeps nobody. */
+static bool is_kept(const struct actor *actor, const struct ref_op *op) {
+  bool kept = false;
+  for (size_t i = 0; i < op->count; i++) {
+    const struct ref_tag *tag = &actor->tags[op->tags[i]];
+    kept |= tag->holds > 0 && !tag->muddled;
+  }
+  return kept;
+}
+
 static void end_hold(struct actor *actor, unsigned number, bool interned) {
   struct ref_tag *tag = &actor->tags[number];
   drowse_status status =
@@ -442,9 +453,7 @@ static void end_hold(struct actor *actor, unsigned number, bool interned) {
   status = ref_check(actor, status, tag->holds > 0 ? STATUS(OK) : STATUS(ERR_INVALID), "unhold %s", tag->name);
   if (status != DROWSE_OK || --tag->holds > 0) return;
   for (struct ref_op *op = actor->ops; op < actor->ops + OPS; op++) {
-    bool held = false;
-    for (size_t i = 0; i < op->count; i++) held |= actor->tags[op->tags[i]].holds > 0;
-    if (op->op != NULL && !held) unblock(actor, op);
+    if (op->op != NULL && !is_kept(actor, op)) unblock(actor, op);
   }
 }
 
