@@ -565,9 +565,9 @@ DROWSE_API drowse_status drowse_seal(drowse_heap *heap, const char *tag);
 DROWSE_API drowse_status drowse_unseal(drowse_heap *heap, const char *tag);
 
 /* Sees to it that bytes of unused host memory for backups are there, touched and pinned, so that the next sleep of as much does
- * not wait for that. The second does it in the background; while it is at it, a sleep already uses what is ready.
- * DROWSE_ERR_NO_HOST_MEMORY: the limit, the machine or its cgroup has not as much; nothing has changed. DROWSE_ERR_INVALID;
- * DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
+ * not wait for that. The second does it in the background. A sleep meanwhile uses what is ready, and waits for the rest if there
+ * is room for no more. DROWSE_ERR_NO_HOST_MEMORY: the limit, the machine or its cgroup has not as much; nothing has changed.
+ * DROWSE_ERR_INVALID; DROWSE_ERR_DRIVER; DROWSE_ERR_DEVICE_LOST. Since 0.1. */
 DROWSE_API drowse_status drowse_backup_reserve(drowse_heap *heap, uint64_t bytes);
 DROWSE_API drowse_status drowse_backup_reserve_start(drowse_heap *heap, uint64_t bytes);
 
