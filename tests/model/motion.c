@@ -348,9 +348,20 @@ void step_sleep_odd(struct actor *actor, const struct step *step) {
 
 /* ---- operations */
 
-/* Waits for the end, or takes it that it cannot come while the thread itself holds a tag. */
+/* Whether the thread holds a tag of it. One that another operation had, too, may sleep already when this one comes to it; then it
+ * has no part in it, and who wakes and holds it keeps nobody: that is not sure. */
+static bool is_held(const struct actor *actor, const struct ref_op *op, bool surely) {
+  bool held = false;
+  for (size_t i = 0; i < op->count; i++) {
+    const struct ref_tag *tag = &actor->tags[op->tags[i]];
+    held |= tag->holds > 0 && !(surely && tag->muddled);
+  }
+  return held;
+}
+
+/* Waits for the end, or takes it that it cannot come while the thread itself holds a tag, or may not. */
 static drowse_status wait_for(struct actor *actor, struct ref_op *op, int64_t timeout_ms) {
-  if (op->blocked) timeout_ms = 0;
+  if (op->blocked || is_held(actor, op, false)) timeout_ms = 0;
   uint64_t allowed = op->blocked ? STATUS(ERR_TIMEOUT) : allowed_at_end(actor, op);
   if (timeout_ms >= 0) allowed |= STATUS(ERR_TIMEOUT);
   drowse_status status = drowse_op_wait(op->op, timeout_ms);
@@ -435,17 +446,6 @@ void step_hold(struct actor *actor, const struct step *step) {
   if (status == DROWSE_OK) tag->holds++;
 }
 
-/* Whether it waits for a hold. A tag that another operation had, too, may sleep already when this one comes to it; then it has no
- * part in it, and who wakes and holds it keeps nobody. */
-static bool is_kept(const struct actor *actor, const struct ref_op *op) {
-  bool kept = false;
-  for (size_t i = 0; i < op->count; i++) {
-    const struct ref_tag *tag = &actor->tags[op->tags[i]];
-    kept |= tag->holds > 0 && !tag->muddled;
-  }
-  return kept;
-}
-
 static void end_hold(struct actor *actor, unsigned number, bool interned) {
   struct ref_tag *tag = &actor->tags[number];
   drowse_status status =
@@ -453,7 +453,7 @@ static void end_hold(struct actor *actor, unsigned number, bool interned) {
   status = ref_check(actor, status, tag->holds > 0 ? STATUS(OK) : STATUS(ERR_INVALID), "unhold %s", tag->name);
   if (status != DROWSE_OK || --tag->holds > 0) return;
   for (struct ref_op *op = actor->ops; op < actor->ops + OPS; op++) {
-    if (op->op != NULL && !is_kept(actor, op)) unblock(actor, op);
+    if (op->op != NULL && !is_held(actor, op, true)) unblock(actor, op);
   }
 }
 
