@@ -133,7 +133,7 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
     if (status != DROWSE_OK) return status;
   }
   if (status == DROWSE_OK && growth->hole != NULL &&
-      !dz_index_cover(&heap->index, growth->hole->range.base, growth->hole->range.bytes))
+      !dz_index_cover(&heap->index, growth->hole->range.base, growth->hole->range.bytes, pool))
     status = dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the index of blocks");
   return status;
 }
@@ -213,7 +213,9 @@ static drowse_status grow(struct pool *pool, const struct request *request) {
 
 /* ---- allocating */
 
-static void *base_of(const struct block *block) {
+/* NULL: none is large enough. With both locks, or, of a pool that is supplied, with its own. */
+static void *cut(struct pool *pool, uint64_t asked, uint64_t alignment) {
+  const struct block *block = dz_block_take(pool, asked, alignment);
   return block == NULL ? NULL : (void *)(uintptr_t)block->range.base;
 }
 
@@ -222,8 +224,8 @@ static drowse_status take(struct pool *pool, const struct request *request, void
   dz_pool_lock(pool);
   drowse_status status = dz_pool_supply(pool, DZ_POOL_NODES);
   if (status == DROWSE_OK && pool->open) {
-    const struct block *block = dz_quick_take(pool, request->asked, request->alignment);
-    *ptr = base_of(block != NULL ? block : dz_block_take(pool, request->asked, request->alignment));
+    *ptr = (void *)(uintptr_t)dz_quick_take(pool, request->asked, request->alignment);
+    if (*ptr == NULL) *ptr = cut(pool, request->asked, request->alignment);
   }
   dz_pool_unlock(pool);
   return status;
@@ -414,7 +416,7 @@ OUT_OF_LINE drowse_status allocate_special(drowse_heap *heap, size_t bytes, CUst
 /* No block of the size was kept. Lets the pool's lock go. */
 OUT_OF_LINE drowse_status cut_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
   bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && pool->spare_chunks != NULL;
-  void *base = supplied ? base_of(dz_block_take(pool, bytes, DZ_UNIT)) : NULL;
+  void *base = supplied ? cut(pool, bytes, DZ_UNIT) : NULL;
   dz_pool_unlock(pool);
   if (base == NULL) return allocate_special(heap, bytes, stream, ptr);
   *ptr = base;
@@ -423,9 +425,9 @@ OUT_OF_LINE drowse_status cut_and_unlock(drowse_heap *heap, size_t bytes, CUstre
 
 /* Closed pools keep nothing. */
 ALWAYS_INLINE drowse_status take_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
-  const struct block *block = dz_quick_take(pool, bytes, DZ_UNIT);
-  if (block == NULL) return cut_and_unlock(heap, bytes, stream, ptr, pool);
-  *ptr = base_of(block);
+  uint64_t base = dz_quick_take(pool, bytes, DZ_UNIT);
+  if (base == 0) return cut_and_unlock(heap, bytes, stream, ptr, pool);
+  *ptr = (void *)(uintptr_t)base;
   dz_pool_unlock(pool);
   return DROWSE_OK;
 }
@@ -514,38 +516,41 @@ OUT_OF_LINE drowse_status unlock_and_free_special(drowse_heap *heap, void *ptr, 
   return free_special(heap, ptr);
 }
 
-OUT_OF_LINE drowse_status free_unkept_and_unlock(struct pool *pool, struct block *block) {
-  dz_block_end_unkept(pool, block);
+OUT_OF_LINE drowse_status free_unkept_and_unlock(struct pool *pool, struct leaf *leaf, uint64_t base) {
+  dz_block_end_unkept(pool, base, dz_leaf_find_plain(leaf, base));
   dz_pool_unlock(pool);
   return DROWSE_OK;
 }
 
-/* A live block of an open pool that only its own stream uses. With the pool's lock, which is let go. */
-ALWAYS_INLINE drowse_status free_and_unlock(drowse_heap *heap, void *ptr, struct pool *pool, struct block *block) {
-  bool usual = dz_block_starts(pool, block, (uint64_t)(uintptr_t)ptr) && pool->open && !block->tied;
-  if (!usual) return unlock_and_free_special(heap, ptr, pool);
-  if (!dz_quick_keep(pool, block)) return free_unkept_and_unlock(pool, block);
+/* A plain block of an open pool. With the lock of the pool that the leaf has told, which is let go. */
+ALWAYS_INLINE drowse_status free_and_unlock(drowse_heap *heap, void *ptr, struct pool *pool, struct leaf *leaf) {
+  uint64_t base = (uint64_t)(uintptr_t)ptr;
+  if (!pool->open || dz_leaf_pool(leaf, base) != pool || base % DZ_UNIT != 0) return unlock_and_free_special(heap, ptr, pool);
+  struct index_spot spot = dz_leaf_find_plain(leaf, base);
+  if (spot.entry == NULL) return unlock_and_free_special(heap, ptr, pool);
+  if (!dz_quick_keep(pool, base, spot)) return free_unkept_and_unlock(pool, leaf, base);
   dz_pool_unlock(pool);
   return DROWSE_OK;
 }
 
-OUT_OF_LINE drowse_status free_waiting(drowse_heap *heap, void *ptr, struct pool *pool, struct block *block) {
+OUT_OF_LINE drowse_status free_waiting(drowse_heap *heap, void *ptr, struct pool *pool, struct leaf *leaf) {
   dz_pool_lock(pool);
-  return free_and_unlock(heap, ptr, pool, block);
+  return free_and_unlock(heap, ptr, pool, leaf);
 }
 
 DROWSE_API drowse_status drowse_free(drowse_heap *heap, void *ptr) {
   if (!is_usual(heap)) return free_special(heap, ptr);
-  struct block *block = dz_index_glance(&heap->index, (uint64_t)(uintptr_t)ptr);
-  struct pool *pool = block == NULL ? NULL : dz_pool_glance_of(block);
+  struct leaf *leaf = dz_index_leaf(&heap->index, (uint64_t)(uintptr_t)ptr);
+  struct pool *pool = leaf == NULL ? NULL : dz_leaf_pool(leaf, (uint64_t)(uintptr_t)ptr);
   if (pool == NULL) return free_special(heap, ptr);
-  return dz_pool_try(pool) ? free_and_unlock(heap, ptr, pool, block) : free_waiting(heap, ptr, pool, block);
+  return dz_pool_try(pool) ? free_and_unlock(heap, ptr, pool, leaf) : free_waiting(heap, ptr, pool, leaf);
 }
 
 /* Ends the live blocks of an awake or sleeping tag's pool. Ending a block may join it with its neighbours, so the search begins
  * anew behind what it became. */
 static void clear(struct pool *pool) {
   dz_pool_lock(pool);
+  dz_pool_flush(pool);
   for (struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
     for (struct block *block = dz_segment_live(segment, NULL); block != NULL; block = dz_segment_live(segment, NULL))
       end_block(block);

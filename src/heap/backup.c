@@ -12,7 +12,7 @@
 
 /* Freeing a block that has a backup takes more than its pool's lock. */
 static void note_ties(struct block *block) {
-  block->tied = block->uses != NULL || dz_block_is_backed_up(block);
+  dz_block_tie(block, block->uses != NULL || dz_block_is_backed_up(block));
 }
 
 /* With the heap's lock. */

@@ -17,31 +17,30 @@ static inline struct block *find(const drowse_heap *heap, uint64_t address, bool
   return start ? dz_index_find_start(&heap->index, address) : dz_index_find(&heap->index, address);
 }
 
-static inline bool is_it(const struct pool *pool, const struct block *block, uint64_t address, bool start) {
-  if (start) return dz_block_starts(pool, block, address);
-  return dz_pool_of(block) == pool && block->state == DZ_LIVE && address - block->range.base < block->range.bytes;
+/* Locks the pool whose an address is, which it stays while the lock is held; NULL: nobody's. */
+static struct pool *lock_pool(const drowse_heap *heap, uint64_t address) {
+  struct leaf *leaf = dz_index_leaf(&heap->index, address);
+  struct pool *pool;
+  while (leaf != NULL && (pool = dz_leaf_pool(leaf, address)) != NULL) {
+    dz_pool_lock(pool);
+    if (dz_leaf_pool(leaf, address) == pool) return pool;
+    dz_pool_unlock(pool);
+  }
+  return NULL;
 }
 
 /* What was freed while its tag is in motion is live still, but in the index no more. */
 struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start) {
-  struct block *block;
-  while ((block = find(heap, address, start)) != NULL) {
-    struct pool *pool = dz_pool_glance_of(block);
-    if (pool == NULL) continue; /* the index knows better by now */
-    dz_pool_lock(pool);
-    bool is = is_it(pool, block, address, start);
-    if (is && (pool->open || find(heap, address, start) == block)) return block;
-    bool over = !is && dz_pool_of(block) == pool && block->state == DZ_QUICK;
-    dz_pool_unlock(pool);
-    if (over) break;
-  }
-  return NULL;
+  struct pool *pool = lock_pool(heap, address);
+  struct block *block = pool == NULL ? NULL : find(heap, address, start);
+  if (pool != NULL && block == NULL) dz_pool_unlock(pool);
+  return block;
 }
 
 DZ_WITHOUT_LOCK drowse_status dz_block_not_found(const drowse_heap *heap, const void *ptr) {
   uint64_t address = (uint64_t)(uintptr_t)ptr;
   const struct block *block = dz_index_find(&heap->index, address);
-  uint64_t base = block == NULL || block->state != DZ_LIVE ? address : block->range.base;
+  uint64_t base = block == NULL ? address : block->range.base;
   if (base == address) return dz_error(DROWSE_ERR_NOT_FOUND, "%p is in no live block of this heap", ptr);
   return dz_error(DROWSE_ERR_NOT_FOUND, "%p is no block's start: it is %" PRIu64 " bytes into the block at %p", ptr,
                   address - base, (void *)(uintptr_t)base);
@@ -124,7 +123,9 @@ struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignmen
   if (block == NULL) return NULL;
   dz_bins_drop(&pool->free, &block->range);
   block = dz_block_cut_out(block, dz_round_up(block->range.base, alignment), bytes);
-  dz_block_make_live(pool, block, asked);
+  block->state = DZ_LIVE;
+  block->slack = (uint16_t)(bytes - asked);
+  dz_pool_count_live(pool, bytes);
   dz_index_add(&pool->tag->heap->index, block, &pool->spare_chunks);
   return block;
 }
@@ -136,11 +137,19 @@ static void make_free(struct pool *pool, struct block *block, uint64_t freed_at)
   (void)dz_block_settle(block);
 }
 
+static struct block *block_of(const struct pool *pool, uint64_t base) {
+  return dz_entry_block(atomic_load_explicit(dz_index_entry(&pool->tag->heap->index, base), memory_order_relaxed));
+}
+
+void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint64_t bytes, uint64_t asked) {
+  index_entry *entry = dz_index_entry(&pool->tag->heap->index, kept->base);
+  struct block *block = dz_entry_block(atomic_load_explicit(entry, memory_order_relaxed));
+  block->slack = (uint16_t)(bytes - asked);
+  atomic_store_explicit(entry, dz_entry_of(block), memory_order_relaxed);
+}
+
 static void flush(struct pool *pool, struct quick *quick) {
-  for (struct block *block = quick->last; block != NULL; block = quick->last) {
-    dz_quick_pop(quick, block);
-    make_free(pool, block, quick->freed_at);
-  }
+  while (quick->count > 0) make_free(pool, block_of(pool, quick->kept[--quick->count].base), quick->freed_at);
 }
 
 void dz_pool_flush(struct pool *pool) {
@@ -157,9 +166,11 @@ static struct quick *victim_of(struct pool *pool, uint64_t bytes) {
 }
 
 /* Where blocks of other sizes are kept some make way; where there are enough of this one, the block is a free one like others. */
-void dz_block_end_unkept(struct pool *pool, struct block *block) {
+void dz_block_end_unkept(struct pool *pool, uint64_t base, struct index_spot spot) {
+  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_relaxed);
+  struct block *block = dz_entry_block(entry);
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
-  dz_block_make_unused(pool, block);
+  dz_pool_count_unused(pool, block->range.bytes);
   if (quick->bytes == block->range.bytes) {
     make_free(pool, block, pool->frees);
     return;
@@ -167,7 +178,13 @@ void dz_block_end_unkept(struct pool *pool, struct block *block) {
   quick = victim_of(pool, block->range.bytes);
   flush(pool, quick);
   quick->bytes = block->range.bytes;
-  dz_quick_push(pool, quick, block);
+  dz_quick_push(pool, quick, base, spot, dz_entry_bytes(entry) != 0);
+}
+
+void dz_block_tie(struct block *block, bool tied) {
+  if (block->tied == tied) return;
+  block->tied = tied;
+  dz_index_tie(&dz_pool_of(block)->tag->heap->index, block, tied);
 }
 
 void dz_block_hide(struct block *block) {
@@ -186,7 +203,7 @@ void dz_block_end(struct block *block) {
   struct pool *pool = dz_pool_of(block);
   struct tag *tag = pool->tag;
   assert(block->state == DZ_LIVE);
-  dz_block_make_unused(pool, block);
+  dz_pool_count_unused(pool, block->range.bytes);
   block->freed_at = pool->frees;
   dz_block_drop_backup(block);
   if (tag->state == DROWSE_ASLEEP) {
@@ -288,6 +305,7 @@ static bool is_empty(const struct segment *segment) {
 static void free_segment(struct segment **at) {
   struct segment *segment = *at;
   *at = segment->next;
+  dz_index_uncover(&segment->pool->tag->heap->index, segment->base, segment->reserved);
   dz_block_drop(segment->first);
   dz_segment_free(segment);
 }

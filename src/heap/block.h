@@ -14,11 +14,10 @@ enum __attribute__((packed)) block_state {
   DZ_HOLE,    /* no memory */
   DZ_CLAIMED, /* not live, and somebody maps or unmaps it */
   DZ_FREE,    /* memory, unused */
-  DZ_QUICK,   /* the same, likely to be wanted again as it is: still in the index, in no bin */
   DZ_LEAVING, /* its memory has moved within the pool, and is mapped here too until the stream is done with it (reclaim.h) */
   DZ_PENDING, /* memory that was freed, and work on other streams may still use it */
   DZ_STUCK,   /* unused, and not known whether there is memory: the driver would not unmap it. While the tag sleeps: a hole */
-  DZ_LIVE     /* a user's */
+  DZ_LIVE     /* a user's, or it is kept as it is: that the index knows (quick.h) */
 };
 
 /* The first cache line has all that allocating and freeing look at. Two lines, because processors fetch them in pairs: what one
@@ -27,7 +26,7 @@ struct block {
   _Alignas(2 * DZ_CACHE_LINE) struct range range; /* first: bins and neighbours know blocks by their range */
   struct segment *segment;
   enum block_state state;
-  bool tied;      /* other streams use it, or it has a backup: freeing it takes more than the pool's lock */
+  bool tied;      /* see dz_block_tie() */
   bool early;     /* claimed: its stream may still use it here */
   bool poisoned;  /* all of it has been filled since it was freed (poison.h) */
   uint16_t slack; /* live: by how much the size was rounded up */
@@ -67,18 +66,6 @@ static inline struct pool *dz_pool_of(const struct block *block) {
   return block->segment->pool;
 }
 
-/* The pool of a block that was found without a lock; NULL: the node, or its segment, is another's by now. */
-static inline struct pool *dz_pool_glance_of(const struct block *block) {
-  const struct segment *segment = __atomic_load_n(&block->segment, __ATOMIC_RELAXED);
-  return segment == NULL ? NULL : __atomic_load_n(&segment->pool, __ATOMIC_RELAXED);
-}
-
-/* Whether that is a live block of the pool's, with its lock now, which starts at an address: until the lock was taken the block
- * may have ended, and its node become another's. */
-static inline bool dz_block_starts(const struct pool *pool, const struct block *block, uint64_t address) {
-  return dz_pool_of(block) == pool && block->state == DZ_LIVE && block->range.base == address;
-}
-
 /* The live block at an address, or that starts there, with its pool's lock taken; NULL: none, and no lock. */
 struct block *dz_block_lock(drowse_heap *heap, uint64_t address, bool start);
 
@@ -103,23 +90,25 @@ void dz_block_drop(struct block *block);
  */
 struct block *dz_block_take(struct pool *pool, uint64_t asked, uint64_t alignment);
 
-/* What begins and ends a live block's life; then the pool's clock ticks. */
-static inline void dz_block_make_live(struct pool *pool, struct block *block, uint64_t asked) {
-  block->state = DZ_LIVE;
-  block->slack = (uint16_t)(block->range.bytes - asked);
-  pool->live_bytes += block->range.bytes;
+/* What begins and ends a live block's life for its pool, whose clock ticks with the end. */
+static inline void dz_pool_count_live(struct pool *pool, uint64_t bytes) {
+  pool->live_bytes += bytes;
   pool->takes++;
 }
-static inline void dz_block_make_unused(struct pool *pool, const struct block *block) {
-  pool->live_bytes -= block->range.bytes;
+static inline void dz_pool_count_unused(struct pool *pool, uint64_t bytes) {
+  pool->live_bytes -= bytes;
   pool->frees++;
 }
+
+/* Notes whether a live block is tied: other streams use it, or it has a backup, so that freeing it takes more than the pool's
+ * lock. With both locks, or for an operation with the heap's. */
+void dz_block_tie(struct block *block, bool tied);
 
 /* Takes a live block out of the index: it is still counted, and nobody finds it any more. */
 void dz_block_hide(struct block *block);
 
-/* Frees a live block of an open pool that nothing else uses, where dz_quick_keep() would not keep it. */
-void dz_block_end_unkept(struct pool *pool, struct block *block);
+/* Frees a plain block, of an open pool, where dz_quick_keep() would not keep it. */
+void dz_block_end_unkept(struct pool *pool, uint64_t base, struct index_spot spot);
 
 /* Makes the blocks that were kept (quick.h) free ones like others. */
 void dz_pool_flush(struct pool *pool);

@@ -8,7 +8,7 @@
 
 #include "heap/block.h"
 
-enum { SLOT_BITS = DZ_INDEX_SLOT_BITS, LEAF_BITS = DZ_INDEX_LEAF_BITS };
+enum { SLOT_BITS = DZ_INDEX_SLOT_BITS, POOL_BITS = DZ_INDEX_POOL_BITS, LEAF_BITS = DZ_INDEX_LEAF_BITS };
 
 /* ---- tables */
 
@@ -26,11 +26,32 @@ static bool make_leaf(struct index *index, uint64_t address) {
   return true;
 }
 
-bool dz_index_cover(struct index *index, uint64_t base, uint64_t bytes) {
-  for (uint64_t leaf = base >> LEAF_BITS; leaf <= (base + bytes - 1) >> LEAF_BITS; leaf++) {
-    if (dz_index_leaf(index, leaf << LEAF_BITS) == NULL && !make_leaf(index, leaf << LEAF_BITS)) return false;
+/* Tells the leaf of an address whose the 2 MiB there are. */
+static void set_pool(struct leaf *leaf, uint64_t address, struct pool *pool) {
+  atomic_store_explicit(&leaf->pools[dz_index_part(address, POOL_BITS, DZ_INDEX_POOLS)], pool, memory_order_release);
+}
+
+static uint64_t next(uint64_t address, unsigned bits) {
+  return ((address >> bits) + 1) << bits;
+}
+
+bool dz_index_cover(struct index *index, uint64_t base, uint64_t bytes, struct pool *pool) {
+  uint64_t end = base + bytes;
+  for (uint64_t address = base; address < end; address = next(address, LEAF_BITS)) {
+    if (dz_index_leaf(index, address) == NULL && !make_leaf(index, address)) return false;
   }
+  for (uint64_t address = base; address < end; address = next(address, POOL_BITS))
+    set_pool(dz_index_leaf(index, address), address, pool);
   return true;
+}
+
+/* Most of a large range may never have been covered. */
+void dz_index_uncover(const struct index *index, uint64_t base, uint64_t bytes) {
+  for (uint64_t address = base, end = base + bytes; address < end;) {
+    struct leaf *leaf = dz_index_leaf(index, address);
+    if (leaf != NULL) set_pool(leaf, address, NULL);
+    address = next(address, leaf != NULL ? POOL_BITS : LEAF_BITS);
+  }
 }
 
 /* ---- adding */
@@ -55,16 +76,33 @@ static struct index_slot *slot_of(const struct index *index, const struct block 
   return dz_index_slot(dz_index_leaf(index, block->range.base), block->range.base);
 }
 
-/* Where a slot has a block, or, if that is NULL, room for one; NULL: nowhere. */
-static atomic_uintptr_t *start_of(struct index_slot *slot, const struct block *block) {
-  for (unsigned i = 0; i < DZ_INDEX_STARTS; i++) {
-    uintptr_t start = atomic_load_explicit(&slot->starts[i], memory_order_relaxed);
-    if (dz_index_block_in(start) == block) return &slot->starts[i];
-  }
-  return NULL;
+uint64_t dz_entry_of(const struct block *block) {
+  uint64_t units = block->slack == 0 ? block->range.bytes >> DZ_INDEX_UNIT_BITS : 0;
+  if (units >= DZ_ENTRY_UNITS_END) units = 0;
+  return units << DZ_ENTRY_UNITS_LOW | (uintptr_t)block | dz_index_place(block->range.base);
 }
 
-static void add_to_chunk(struct index_slot *slot, struct block *block, struct chunk **spare) {
+static void set_key(struct index_spot spot, unsigned key) {
+  unsigned low = spot.bit - (DZ_KEY_BITS - 1);
+  uint64_t keys = atomic_load_explicit(spot.keys, memory_order_relaxed) & ~((uint64_t)UINT8_MAX << low);
+  atomic_store_explicit(spot.keys, keys | (uint64_t)key << low, memory_order_release);
+}
+
+/* Where a slot's block with a place is, live or kept. */
+static struct index_spot spot_at(struct index_slot *slot, unsigned place) {
+  for (unsigned i = 0; i < DZ_INDEX_ENTRIES; i++) {
+    uint64_t entry = atomic_load_explicit(&slot->entries[i], memory_order_acquire);
+    if (entry != 0 && (entry & DZ_ENTRY_PLACE) == place) return dz_slot_spot(slot, i);
+  }
+  struct chunk *chunk = atomic_load_explicit(&slot->chunk, memory_order_acquire);
+  return chunk == NULL ? (struct index_spot){0} : dz_chunk_spot(chunk, place);
+}
+
+/* Where there is room for a block. */
+static struct index_spot room_in(struct index_slot *slot, unsigned place, struct chunk **spare) {
+  for (unsigned i = 0; i < DZ_INDEX_ENTRIES; i++) {
+    if (atomic_load_explicit(&slot->entries[i], memory_order_relaxed) == 0) return dz_slot_spot(slot, i);
+  }
   struct chunk *chunk = atomic_load_explicit(&slot->chunk, memory_order_relaxed);
   if (chunk == NULL) {
     chunk = *spare;
@@ -73,25 +111,22 @@ static void add_to_chunk(struct index_slot *slot, struct block *block, struct ch
     chunk->next = NULL;
     atomic_store_explicit(&slot->chunk, chunk, memory_order_release);
   }
-  atomic_store_explicit(&chunk->starts[dz_index_place(block->range.base)], block, memory_order_release);
   chunk->count++;
+  return dz_chunk_spot(chunk, place);
 }
 
 void dz_index_add(struct index *index, struct block *block, struct chunk **spare) {
-  struct index_slot *slot = slot_of(index, block);
-  atomic_uintptr_t *start = start_of(slot, NULL);
-  if (start != NULL)
-    atomic_store_explicit(start, (uintptr_t)block | dz_index_place(block->range.base), memory_order_release);
-  else
-    add_to_chunk(slot, block, spare);
+  unsigned place = dz_index_place(block->range.base);
+  struct index_spot spot = room_in(slot_of(index, block), place, spare);
+  atomic_store_explicit(spot.entry, dz_entry_of(block), memory_order_release);
+  set_key(spot, place | DZ_KEY_PLAIN);
   set_cover(index, block, block);
 }
 
 /* ---- removing */
 
-static void remove_from_chunk(struct index_slot *slot, const struct block *block, struct chunk **spare) {
+static void give_chunk_back(struct index_slot *slot, struct chunk **spare) {
   struct chunk *chunk = atomic_load_explicit(&slot->chunk, memory_order_relaxed);
-  atomic_store_explicit(&chunk->starts[dz_index_place(block->range.base)], NULL, memory_order_release);
   if (--chunk->count > 0) return;
   atomic_store_explicit(&slot->chunk, NULL, memory_order_release);
   chunk->next = *spare;
@@ -100,50 +135,85 @@ static void remove_from_chunk(struct index_slot *slot, const struct block *block
 
 void dz_index_remove(struct index *index, const struct block *block, struct chunk **spare) {
   struct index_slot *slot = slot_of(index, block);
-  atomic_uintptr_t *start = start_of(slot, block);
+  struct index_spot spot = spot_at(slot, dz_index_place(block->range.base));
   set_cover(index, block, NULL);
-  if (start != NULL)
-    atomic_store_explicit(start, 0, memory_order_release);
-  else
-    remove_from_chunk(slot, block, spare);
+  set_key(spot, 0);
+  atomic_store_explicit(spot.entry, 0, memory_order_release);
+  if (spot.keys != &slot->keys) give_chunk_back(slot, spare);
+}
+
+/* ---- ties */
+
+/* A reader at any moment finds the block plain or tied. */
+void dz_index_tie(const struct index *index, const struct block *block, bool tied) {
+  unsigned place = dz_index_place(block->range.base);
+  struct index_spot spot = spot_at(slot_of(index, block), place);
+  uint64_t entry = spot.entry == NULL ? 0 : atomic_load_explicit(spot.entry, memory_order_relaxed);
+  if (dz_entry_block(entry) != block) return;
+  if (!tied) set_key(spot, place | DZ_KEY_PLAIN);
+  atomic_store_explicit(spot.entry, tied ? entry | DZ_ENTRY_TIED : entry & ~DZ_ENTRY_TIED, memory_order_release);
+  if (tied) set_key(spot, place);
 }
 
 /* ---- finding */
 
+index_entry *dz_index_entry(const struct index *index, uint64_t address) {
+  struct leaf *leaf = dz_index_leaf(index, address);
+  struct index_spot spot = leaf == NULL ? (struct index_spot){0} : spot_at(dz_index_slot(leaf, address), dz_index_place(address));
+  return spot.entry == NULL || atomic_load_explicit(spot.entry, memory_order_relaxed) == 0 ? NULL : spot.entry;
+}
+
+/* The live block at a spot; NULL: none, or it is kept. The keys are looked at before and after the entry, because of ties. */
+static struct block *live_at(struct index_spot spot) {
+  if (spot.entry == NULL) return NULL;
+  bool plain = dz_spot_is_plain(spot);
+  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_acquire);
+  return plain || (entry & DZ_ENTRY_TIED) != 0 || dz_spot_is_plain(spot) ? dz_entry_block(entry) : NULL;
+}
+
 /* A chunk that is looked into may have become another slot's: then all of its blocks had gone, the one that is looked for, if it
  * was in there, too. */
 DZ_WITHOUT_LOCK struct block *dz_index_find_start(const struct index *index, uint64_t address) {
-  struct block *block = dz_index_glance(index, address);
+  struct leaf *leaf = dz_index_leaf(index, address);
+  if (leaf == NULL) return NULL;
+  struct block *block = live_at(spot_at(dz_index_slot(leaf, address), dz_index_place(address)));
   return block != NULL && block->range.base == address ? block : NULL;
 }
 
-/* The last block that a slot has at an address or below; NULL: none. */
-DZ_WITHOUT_LOCK static struct block *last_in(const struct index_slot *slot, uint64_t address) {
-  int place = (int)dz_index_place(address);
-  uintptr_t last = 0;
-  for (unsigned i = 0; i < DZ_INDEX_STARTS; i++) {
-    uintptr_t start = atomic_load_explicit(&slot->starts[i], memory_order_acquire);
-    int at = (int)(start & DZ_INDEX_PLACE);
-    if (start != 0 && at <= place && (last == 0 || at > (int)(last & DZ_INDEX_PLACE))) last = start;
+/* Where a slot has its last block, live or kept, that starts at an address or below. */
+DZ_WITHOUT_LOCK static struct index_spot last_in(struct index_slot *slot, uint64_t address) {
+  struct index_spot last = {0};
+  int place = (int)dz_index_place(address), above = -1;
+  for (unsigned i = 0; i < DZ_INDEX_ENTRIES; i++) {
+    uint64_t entry = atomic_load_explicit(&slot->entries[i], memory_order_acquire);
+    int at = (int)(entry & DZ_ENTRY_PLACE);
+    if (entry == 0 || at > place || at <= above) continue;
+    last = dz_slot_spot(slot, i);
+    above = at;
   }
   struct chunk *chunk = atomic_load_explicit(&slot->chunk, memory_order_acquire);
-  int above = last == 0 ? -1 : (int)(last & DZ_INDEX_PLACE);
   for (int at = place; chunk != NULL && at > above; at--) {
-    struct block *block = atomic_load_explicit(&chunk->starts[at], memory_order_acquire);
+    const struct block *block = dz_entry_block(atomic_load_explicit(&chunk->entries[at], memory_order_acquire));
     uint64_t base = (address >> SLOT_BITS << SLOT_BITS) + ((uint64_t)at << DZ_INDEX_UNIT_BITS);
-    if (block != NULL && block->range.base == base) return block; /* else the chunk is another slot's by now */
+    if (block != NULL && block->range.base == base) return dz_chunk_spot(chunk, (unsigned)at); /* else another slot's by now */
   }
-  return dz_index_block_in(last);
+  return last;
 }
 
-/* The last block of a slot that starts at or below an address; NULL: none. */
-DZ_WITHOUT_LOCK static struct block *last_start(const struct index_slot *slot, uint64_t address) {
-  struct block *block = last_in(slot, address);
+/* The last block of a slot that starts at or below an address; NULL: none, or it is kept. */
+DZ_WITHOUT_LOCK static struct block *last_start(struct index_slot *slot, uint64_t address) {
+  struct block *block = live_at(last_in(slot, address));
   return block == NULL || block->range.base > address ? NULL : block;
 }
 
+/* The live block that reaches into a leaf from below; NULL: none. */
+DZ_WITHOUT_LOCK static struct block *cover_of(const struct index *index, const struct leaf *leaf) {
+  struct block *block = atomic_load_explicit(&leaf->cover, memory_order_acquire);
+  return block == NULL ? NULL : dz_index_find_start(index, block->range.base);
+}
+
 DZ_WITHOUT_LOCK struct block *dz_index_find(const struct index *index, uint64_t address) {
-  const struct leaf *leaf = dz_index_leaf(index, address);
+  struct leaf *leaf = dz_index_leaf(index, address);
   if (leaf == NULL) return NULL;
   struct block *block = NULL;
   uint64_t below = address;
@@ -151,6 +221,6 @@ DZ_WITHOUT_LOCK struct block *dz_index_find(const struct index *index, uint64_t 
     block = last_start(&leaf->slots[at], below);
     below = (below >> SLOT_BITS << SLOT_BITS) - 1;
   }
-  if (block == NULL) block = atomic_load_explicit(&leaf->cover, memory_order_acquire);
+  if (block == NULL) block = cover_of(index, leaf);
   return block != NULL && address - block->range.base < block->range.bytes ? block : NULL;
 }

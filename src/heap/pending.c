@@ -26,7 +26,7 @@ bool dz_use_add(struct block *block, struct stream *stream) {
   use->recorded = false;
   use->next = block->uses;
   block->uses = use;
-  block->tied = true;
+  dz_block_tie(block, true);
   return true;
 }
 
@@ -42,7 +42,7 @@ void dz_uses_drop(struct block *block) {
     give_use(heap, use);
   }
   block->uses = NULL;
-  block->tied = dz_block_is_backed_up(block);
+  dz_block_tie(block, dz_block_is_backed_up(block));
 }
 
 void dz_uses_end(drowse_heap *heap) {

@@ -25,6 +25,9 @@ static struct pool *make(struct tag *tag, enum pool_kind kind, struct stream *st
   pool->kind = kind;
   pool->open = tag->state == DROWSE_AWAKE;
   pool->next = tag->pools;
+  for (unsigned place = 0; place < DZ_QUICK_PLACES; place++) {
+    for (unsigned way = 0; way < DZ_QUICK_WAYS; way++) pool->quick[place][way].kept = pool->kept[place][way];
+  }
   pool->hash_next = atomic_load_explicit(bucket, memory_order_relaxed);
   tag->pools = pool;
   atomic_store_explicit(bucket, pool, memory_order_release);

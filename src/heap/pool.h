@@ -16,12 +16,20 @@
 
 enum { DZ_CACHE_LINE = 64 };
 
-/* Blocks of one size that were freed last, the last one first, by range.bin_next (quick.h). */
+/* Blocks of one size that were freed last (quick.h). */
 struct quick {
-  struct block *last;
   uint64_t bytes;    /* 0: of no size yet */
-  uint64_t freed_at; /* when that was, by the pool's clock. Not in the block, where it would be one more cache line to write */
+  uint64_t freed_at; /* when the last of them was, by the pool's clock */
+  struct kept *kept; /* the last one last */
   unsigned count;
+};
+
+/* One of them: where it starts and is in the index. */
+struct kept {
+  uint64_t base;
+  index_keys *keys;
+  unsigned bit;
+  bool exact; /* its entry tells its size */
 };
 
 /* Sizes by hash, two of which have room at each place: of eight sizes among 64 places some two have the same one in every third
@@ -59,9 +67,10 @@ struct pool {
   struct chunk *spare_chunks; /* for the index */
   /* not joined yet with what is beside them; empty while it is closed. A place is a cache line */
   _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_PLACES][DZ_QUICK_WAYS];
-  struct bins free;  /* its free blocks */
-  struct bins holes; /* its holes */
-  struct bins stuck; /* what is not known to be either */
+  struct kept kept[DZ_QUICK_PLACES][DZ_QUICK_WAYS][DZ_QUICK_BLOCKS]; /* their blocks */
+  struct bins free;                                                  /* its free blocks */
+  struct bins holes;                                                 /* its holes */
+  struct bins stuck;                                                 /* what is not known to be either */
 
   /* under the heap's lock */
   struct segment *segments;

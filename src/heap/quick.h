@@ -22,37 +22,37 @@ static inline struct quick *dz_quick_of(struct pool *pool, uint64_t bytes) {
   return place[0].bytes == bytes ? &place[0] : &place[1];
 }
 
-static inline void dz_quick_pop(struct quick *quick, struct block *block) {
-  quick->last = dz_block_of(block->range.bin_next);
-  quick->count--;
-  block->range.bin_next = NULL;
-}
+/* Makes a kept block live of which less than all is asked for, or was. */
+void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint64_t bytes, uint64_t asked);
 
-static inline void dz_quick_push(struct pool *pool, struct quick *quick, struct block *block) {
-  block->state = DZ_QUICK;
-  quick->freed_at = pool->frees;
-  block->range.bin_next = quick->last == NULL ? NULL : &quick->last->range;
-  quick->last = block;
-  quick->count++;
-}
-
-/* Makes a kept block live; NULL: there is none of that size and alignment. */
-static inline struct block *dz_quick_take(struct pool *pool, uint64_t asked, uint64_t alignment) {
+/* Makes a kept block live and returns where it starts; 0: there is none of that size and alignment. */
+static inline uint64_t dz_quick_take(struct pool *pool, uint64_t asked, uint64_t alignment) {
   uint64_t bytes = dz_round_up(asked, DZ_UNIT);
   struct quick *quick = dz_quick_of(pool, bytes);
-  struct block *block = quick->last;
-  if (block == NULL || quick->bytes != bytes || (block->range.base & (alignment - 1)) != 0) return NULL;
-  dz_quick_pop(quick, block);
-  dz_block_make_live(pool, block, asked);
-  return block;
+  if (quick->count == 0 || quick->bytes != bytes) return 0;
+  const struct kept *kept = &quick->kept[quick->count - 1];
+  if ((kept->base & (alignment - 1)) != 0) return 0;
+  quick->count--;
+  if (asked != bytes || !kept->exact) dz_quick_adapt(pool, kept, bytes, asked);
+  dz_keys_flip(kept->keys, kept->bit);
+  dz_pool_count_live(pool, bytes);
+  return kept->base;
 }
 
-/* Keeps a live block that nothing else uses, of an open pool; false: it has to make way, or others for it. */
-static inline bool dz_quick_keep(struct pool *pool, struct block *block) {
-  struct quick *quick = dz_quick_of(pool, block->range.bytes);
-  if (quick->bytes != block->range.bytes || quick->count >= DZ_QUICK_BLOCKS) return false;
-  dz_block_make_unused(pool, block);
-  dz_quick_push(pool, quick, block);
+static inline void dz_quick_push(struct pool *pool, struct quick *quick, uint64_t base, struct index_spot spot, bool exact) {
+  quick->kept[quick->count++] = (struct kept){base, spot.keys, spot.bit, exact};
+  quick->freed_at = pool->frees;
+  dz_keys_flip(spot.keys, spot.bit);
+}
+
+/* Keeps a plain block, of an open pool, that starts at base; false: it has to make way, or others for it. */
+static inline bool dz_quick_keep(struct pool *pool, uint64_t base, struct index_spot spot) {
+  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_relaxed), exact = dz_entry_bytes(entry);
+  uint64_t bytes = exact != 0 ? exact : dz_entry_block(entry)->range.bytes;
+  struct quick *quick = dz_quick_of(pool, bytes);
+  if (quick->bytes != bytes || quick->count >= DZ_QUICK_BLOCKS) return false;
+  dz_pool_count_unused(pool, bytes);
+  dz_quick_push(pool, quick, base, spot, exact != 0);
   return true;
 }
 

@@ -50,7 +50,7 @@ static drowse_status make_hole(struct segment *segment, struct pool *pool) {
 static drowse_status reserve(drowse_heap *heap, uint64_t bytes, uint64_t *base) {
   const struct driver *driver = &heap->device.driver;
   CUdeviceptr address = 0;
-  CUresult code = driver->MemAddressReserve(&address, bytes, 0, 0, 0);
+  CUresult code = driver->MemAddressReserve(&address, bytes, heap->granularity, 0, 0);
   if (code == CUDA_SUCCESS && address + bytes > DZ_ADDRESS_END) {
     (void)driver->MemAddressFree(address, bytes);
     code = CUDA_ERROR_OUT_OF_MEMORY;

@@ -25,13 +25,17 @@ enum { BLOCKS = 300, ROUNDS = 8000, LOOKS = 8 };
 static struct index tables;
 static struct chunk *spare;
 static struct block blocks[BLOCKS];
-static bool live[BLOCKS];
+static bool live[BLOCKS], kept[BLOCKS], tied[BLOCKS]; /* kept: in the index, and nobody's */
+static struct index_spot spots[BLOCKS];               /* where those that are kept are */
+static struct pool owner;
 static uint64_t state;
 
 static void start(void) {
   memset(&tables, 0, sizeof tables);
   memset(blocks, 0, sizeof blocks);
   memset(live, 0, sizeof live);
+  memset(kept, 0, sizeof kept);
+  memset(tied, 0, sizeof tied);
   spare = NULL;
   state = 1;
   dz_slab_init(&tables.branch_slab, sizeof(struct branch));
@@ -56,7 +60,7 @@ static uint64_t random_below(uint64_t bound) {
 
 static struct block *search(uint64_t address) {
   for (int i = 0; i < BLOCKS; i++) {
-    if (live[i] && address - blocks[i].range.base < blocks[i].range.bytes) return &blocks[i];
+    if (live[i] && !kept[i] && address - blocks[i].range.base < blocks[i].range.bytes) return &blocks[i];
   }
   return NULL;
 }
@@ -72,15 +76,17 @@ static bool overlaps_one(uint64_t base, uint64_t bytes) {
 
 static void add(int i, uint64_t base, uint64_t bytes) {
   blocks[i].range = (struct range){.base = base, .bytes = bytes};
+  blocks[i].slack = random_below(2) == 0 ? 0 : (uint16_t)random_below(DZ_UNIT);
   live[i] = true;
-  ck_assert(dz_index_cover(&tables, base, bytes));
+  kept[i] = tied[i] = false;
+  ck_assert(dz_index_cover(&tables, base, bytes, &owner));
   ck_assert(dz_index_supply(&tables, &spare));
   dz_index_add(&tables, &blocks[i], &spare);
 }
 
 static void drop(int i) {
   dz_index_remove(&tables, &blocks[i], &spare);
-  live[i] = false;
+  live[i] = kept[i] = false;
 }
 
 static void ck_same(uint64_t address) {
@@ -88,6 +94,37 @@ static void ck_same(uint64_t address) {
   ck_assert_msg(dz_index_find(&tables, address) == expected, "address %#llx", (unsigned long long)address);
   if (expected != NULL && expected->range.base != address) expected = NULL;
   ck_assert_msg(dz_index_find_start(&tables, address) == expected, "start %#llx", (unsigned long long)address);
+}
+
+static struct index_spot plain_at(uint64_t address) {
+  struct leaf *leaf = dz_index_leaf(&tables, address);
+  return leaf == NULL ? (struct index_spot){0} : dz_leaf_find_plain(leaf, address);
+}
+
+/* Gives a block, which nothing ties, back to be kept, or takes it again. */
+static void keep(int i, bool keeps) {
+  struct index_spot spot = kept[i] ? spots[i] : plain_at(blocks[i].range.base);
+  ck_assert_ptr_nonnull(spot.entry);
+  ck_assert(dz_entry_block(*spot.entry) == &blocks[i]);
+  if (kept[i] != keeps) dz_keys_flip(spot.keys, spot.bit);
+  spots[i] = spot;
+  kept[i] = keeps;
+}
+
+static void tie(int i, bool ties) {
+  dz_index_tie(&tables, &blocks[i], ties);
+  tied[i] = ties;
+}
+
+/* The entry of a block tells what freeing it has to know. */
+static void ck_entry(int i) {
+  index_entry *entry = dz_index_entry(&tables, blocks[i].range.base);
+  struct index_spot plain = plain_at(blocks[i].range.base);
+  ck_assert_ptr_nonnull(entry);
+  ck_assert(dz_entry_block(*entry) == &blocks[i]);
+  ck_assert(plain.entry == (kept[i] || tied[i] ? NULL : entry));
+  bool exact = blocks[i].slack == 0 && blocks[i].range.bytes < DZ_UNIT * DZ_ENTRY_UNITS_END;
+  ck_assert_uint_eq(dz_entry_bytes(*entry), exact ? blocks[i].range.bytes : 0);
 }
 
 static void ck_around(uint64_t address) {
@@ -143,13 +180,22 @@ static void ck_one(const struct block *block) {
   ck_same(dz_round_down(end - 1, SLOT));
 }
 
+static void change(int i) {
+  if (!live[i])
+    add_random(i);
+  else if (random_below(2) == 0)
+    drop(i);
+  else if (random_below(2) == 0 && !kept[i])
+    tie(i, !tied[i]);
+  else if (!tied[i])
+    keep(i, !kept[i]);
+  if (live[i]) ck_entry(i);
+}
+
 static void run_rounds(void) {
   for (int round = 0; round < ROUNDS; round++) {
     int i = (int)random_below(BLOCKS);
-    if (live[i])
-      drop(i);
-    else
-      add_random(i);
+    change(i);
     i = (int)random_below(BLOCKS);
     if (blocks[i].range.bytes > 0) ck_one(&blocks[i]); /* or one that was there once */
     for (int look = 0; look < LOOKS; look++) ck_same(random_base());
@@ -239,6 +285,44 @@ START_TEST(addresses_without_tables_have_no_block) {
 }
 END_TEST
 
+/* A block in front of which one is kept, in a slot of its own or below, is in that one's reach for nobody. */
+START_TEST(what_is_kept_is_nobodys) {
+  const uint64_t base = UINT64_C(0x7f1234560000);
+  add(0, base, 3 * LEAF);
+  add(1, base + 3 * LEAF, DZ_UNIT);
+  for (int i = 0; i < 2; i++) {
+    keep(i, true);
+    ck_around(base);
+    ck_around(base + LEAF);
+    ck_around(base + 3 * LEAF);
+    keep(i, false);
+  }
+  for (int i = 2; i < 40; i++) add(i, base + 3 * LEAF + (uint64_t)i * DZ_UNIT, DZ_UNIT); /* more than a slot has room for */
+  for (int i = 1; i < 40; i += 2) keep(i, true);
+  for (int i = 2; i < 40; i += 3) {
+    if (!kept[i]) tie(i, true);
+  }
+  ck_around(base + 3 * LEAF);
+  for (int i = 1; i < 40; i++) ck_entry(i);
+  for (int i = 1; i < 40; i += 2) keep(i, false);
+  for (int i = 2; i < 40; i++) tie(i, false);
+  for (int i = 1; i < 40; i++) ck_entry(i);
+}
+END_TEST
+
+START_TEST(a_range_is_its_pools_until_it_is_nobodys) {
+  const uint64_t base = 2 * BRANCH - 3 * DZ_INDEX_POOL_BYTES, bytes = 5 * DZ_INDEX_POOL_BYTES;
+  ck_assert(dz_index_cover(&tables, base, bytes, &owner));
+  for (uint64_t at = base - LEAF; at < base + bytes + LEAF; at += DZ_INDEX_POOL_BYTES / 2) {
+    struct leaf *leaf = dz_index_leaf(&tables, at);
+    ck_assert_ptr_eq(leaf == NULL ? NULL : dz_leaf_pool(leaf, at), at - base < bytes ? &owner : NULL);
+  }
+  dz_index_uncover(&tables, base - 10 * LEAF, bytes + 20 * LEAF);
+  for (uint64_t at = base; at < base + bytes; at += DZ_INDEX_POOL_BYTES)
+    ck_assert_ptr_null(dz_leaf_pool(dz_index_leaf(&tables, at), at));
+}
+END_TEST
+
 /* ---- readers take no lock */
 
 enum { WRITES = 100000 };
@@ -305,8 +389,8 @@ START_TEST(readers_take_no_other_slots_chunk_for_the_one_they_look_into) {
   atomic_store(&written, false);
   atomic_store(&missed, 0);
   add(0, base, SLOT / 2);
-  for (int i = 1; i < DZ_INDEX_STARTS; i++) add(i, base + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
-  for (int i = 0; i < DZ_INDEX_STARTS; i++) add(10 + i, base + SLOT + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
+  for (int i = 1; i < DZ_INDEX_ENTRIES; i++) add(i, base + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
+  for (int i = 0; i < DZ_INDEX_ENTRIES; i++) add(10 + i, base + SLOT + SLOT / 2 + (uint64_t)i * DZ_UNIT, DZ_UNIT);
   ck_assert_int_eq(pthread_create(&reader, NULL, read_inside, NULL), 0);
   ck_assert(dz_index_supply(&tables, &spare));
   for (int write = 0; write < 50 * WRITES; write++) {
@@ -328,6 +412,8 @@ int main(void) {
   INDEX_TEST(suite, every_unit_of_a_slot_can_have_a_block);
   INDEX_TEST(suite, a_block_reaches_over_leaves_and_branches);
   INDEX_TEST(suite, addresses_without_tables_have_no_block);
+  INDEX_TEST(suite, what_is_kept_is_nobodys);
+  INDEX_TEST(suite, a_range_is_its_pools_until_it_is_nobodys);
   INDEX_TEST(suite, readers_find_a_live_block_whatever_its_neighbours_do);
   INDEX_TEST(suite, readers_take_no_other_slots_chunk_for_the_one_they_look_into);
   return harness_run(suite);
