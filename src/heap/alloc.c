@@ -67,31 +67,72 @@ struct growth {
   bool poisoned;        /* what is there now */
   uint64_t missing;     /* what has to be there for the request */
   uint64_t created;     /* how much of it comes from the device, and what is created beyond */
-  bool loads;           /* nothing of the pool has been freed: what comes stays, as when a model is loaded */
+  uint64_t most;        /* the largest handle for that */
 };
 
-/* How much a hole needs for bytes in a row, together with the free block before it. */
+static uint64_t free_bytes(const struct block *block) {
+  return block != NULL && block->state == DZ_FREE ? block->range.bytes : 0;
+}
+
+/* How much has to be mapped at the beginning of a hole for bytes in a row, together with the free block before it; all of it
+ * where that joins this one with the free block behind it to hardly more than is needed: if much were left over it would be of a
+ * size that nobody asks for, on the traces of bench/ up to a twentieth of all memory. UINT64_MAX: it is too small. */
 static uint64_t missing_bytes(const struct block *hole, uint64_t bytes) {
-  const struct block *before = dz_block_before(hole);
-  if (before == NULL || before->state != DZ_FREE) return bytes;
-  return before->range.bytes < bytes ? bytes - before->range.bytes : 0;
+  uint64_t granularity = dz_pool_of(hole)->tag->heap->granularity, before = free_bytes(dz_block_before(hole));
+  if (before >= bytes) return 0;
+  uint64_t missing = dz_round_up(bytes - before, granularity);
+  if (missing <= hole->range.bytes) return missing;
+  uint64_t joined = before + hole->range.bytes + free_bytes(dz_block_after(hole));
+  return joined >= bytes && joined - bytes < granularity ? hole->range.bytes : UINT64_MAX;
 }
 
 /* The hole in which the least is missing for bytes, with room for that and for what moves there: it needs no more pages than any
  * other, and of those that need as many it leaves the most of its last one, which may save the next request a page. Of several
  * the largest, because what is left at the end of a small one serves nobody. On the traces of bench/ the tightest hole left 37
  * MiB of a model unused whose tensors had been replaced, and this one leaves 1. NULL: none. With both locks. */
-static struct block *best_hole(const struct pool *pool, uint64_t bytes, uint64_t moved) {
-  uint64_t granularity = pool->tag->heap->granularity, least = 0;
+static struct block *best_hole(const struct pool *pool, uint64_t bytes, uint64_t moved, uint64_t *missing) {
+  uint64_t granularity = pool->tag->heap->granularity;
   struct block *best = NULL;
   for (struct range *at = dz_bins_first(&pool->holes, granularity); at != NULL; at = dz_bins_after(&pool->holes, at)) {
-    uint64_t missing = missing_bytes(dz_block_of(at), bytes);
-    if (at->bytes < moved || at->bytes < dz_round_up(missing, granularity)) continue;
-    if (best != NULL && (missing > least || (missing == least && at->bytes <= best->range.bytes))) continue;
+    uint64_t needs = missing_bytes(dz_block_of(at), bytes);
+    if (at->bytes < moved || needs == UINT64_MAX) continue;
+    if (best != NULL && (needs > *missing || (needs == *missing && at->bytes <= best->range.bytes))) continue;
     best = dz_block_of(at);
-    least = missing;
+    *missing = needs;
   }
   return best;
+}
+
+/* How much has to be claimed: for the hole that needs least of it, or, without one, all. What is free at the hole's sides and is
+ * going to be used with it stays there. With the heap's lock. */
+static uint64_t wanted_bytes(struct growth *growth, uint64_t bytes) {
+  struct pool *pool = growth->pool;
+  struct claims *claims = &growth->claims;
+  uint64_t missing = dz_round_up(bytes, pool->tag->heap->granularity);
+  dz_pool_lock(pool);
+  const struct block *hole = best_hole(pool, bytes, claims->bytes, &missing);
+  claims->before = hole == NULL ? NULL : dz_block_before(hole);
+  claims->behind = hole == NULL || missing < hole->range.bytes ? NULL : dz_block_after(hole);
+  dz_pool_unlock(pool);
+  return missing;
+}
+
+/* Claims the free memory that a growth needs. Extents come whole, so that the hole for which they were claimed may have no room
+ * for them all; then another one has, which may need more. With the heap's lock. */
+static void claim_memory(struct growth *growth, uint64_t bytes) {
+  struct claims *claims = &growth->claims;
+  uint64_t had, wanted;
+  do {
+    had = claims->bytes;
+    wanted = wanted_bytes(growth, bytes);
+    if (wanted > had) dz_claims_collect(growth->pool->tag->heap, claims, wanted - had, growth->pool);
+  } while (claims->bytes > had);
+}
+
+/* What is created for a pool of which nothing has been freed stays, as when a model is loaded. */
+static uint64_t handle_bytes(const struct pool *pool) {
+  if (pool->frees == 0) return DZ_LOADED_BYTES;
+  return pool->tag->handles < DZ_FINE_HANDLES ? pool->tag->heap->granularity : DZ_MOVABLE_BYTES;
 }
 
 /* Claims the beginning of a hole that has room for bytes and for what moves there; none if nothing is missing any more. With the
@@ -100,10 +141,9 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes) {
   struct pool *pool = growth->pool;
   drowse_heap *heap = pool->tag->heap;
   dz_pool_lock(pool);
-  struct block *hole = best_hole(pool, bytes, growth->claims.bytes);
+  struct block *hole = best_hole(pool, bytes, growth->claims.bytes, &growth->missing);
   drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES + 1);
-  growth->loads = pool->frees == 0;
-  if (status == DROWSE_OK) growth->missing = missing_bytes(hole, bytes);
+  growth->most = handle_bytes(pool);
   if (status == DROWSE_OK && growth->missing > 0) {
     uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
     growth->created = growth->missing > moved ? dz_created_bytes(heap, growth->missing - moved, bytes, pool->live_bytes) : 0;
@@ -125,7 +165,7 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
   drowse_heap *heap = pool->tag->heap;
   drowse_status status;
   uint64_t whole = dz_round_up(bytes, heap->granularity);
-  growth->claims = dz_claims_collect(heap, whole, pool);
+  claim_memory(growth, bytes);
   while ((status = claim_hole(growth, bytes)) == DROWSE_ERR_NOT_FOUND) {
     uint64_t moved = growth->claims.bytes;
     uint64_t created = moved < whole ? dz_created_bytes(heap, whole - moved, bytes, 0) : 0;
@@ -141,11 +181,10 @@ static drowse_status begin_growth(struct growth *growth, uint64_t bytes) {
 /* Creates what serves the tag's growth, or, if the device has not as much, just what is missing. */
 static drowse_status create(const struct growth *growth, struct extent **list) {
   drowse_heap *heap = growth->pool->tag->heap;
-  uint64_t most = growth->loads ? DZ_LOADED_BYTES : DZ_MOVABLE_BYTES;
-  drowse_status status = growth->created == 0 ? DROWSE_OK : dz_extents_create(heap, growth->created, most, &list);
+  drowse_status status = growth->created == 0 ? DROWSE_OK : dz_extents_create(heap, growth->created, growth->most, &list);
   if (status != DROWSE_ERR_NO_DEVICE_MEMORY || growth->missing <= growth->claims.bytes) return status;
   uint64_t least = dz_round_up(growth->missing - growth->claims.bytes, heap->granularity);
-  return least < growth->created ? dz_extents_create(heap, least, most, &list) : status;
+  return least < growth->created ? dz_extents_create(heap, least, growth->most, &list) : status;
 }
 
 /* What has come to the hole is free from now on, the rest a hole again. With the heap's lock. */

@@ -129,12 +129,14 @@ static bool is_his(const struct pool *pool, const struct block *block, const str
   return pool == taker || block->freed_at <= pool->done;
 }
 
-static struct pick find_best(const drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
+static struct pick find_best(const drowse_heap *heap, const struct claims *claims, uint64_t wanted_bytes,
+                             const struct pool *taker) {
   struct pick best = {0};
   for (struct pool *pool = next_pool(heap, NULL); pool != NULL && best.bytes != wanted_bytes; pool = next_pool(heap, pool)) {
     dz_pool_lock(pool);
     dz_pool_flush(pool);
     for (struct block *block = first_large(pool); block != NULL; block = next_large(pool, block)) {
+      if (block == claims->before || block == claims->behind) continue;
       if (is_his(pool, block, taker)) look_into(block, wanted_bytes, &best);
     }
     dz_pool_unlock(pool);
@@ -171,15 +173,14 @@ static bool claim(struct claims *claims, const struct pick *pick, const struct p
 }
 
 /* Where the pick has gone meanwhile somebody has taken a block there, so a second look finds another or less. */
-struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker) {
-  struct claims claims = {0};
+void dz_claims_collect(drowse_heap *heap, struct claims *claims, uint64_t wanted_bytes, const struct pool *taker) {
+  uint64_t enough = claims->bytes + wanted_bytes;
   dz_lock_assert_held(&heap->lock);
-  for (int missed = 0; claims.bytes < wanted_bytes && missed < 16;) {
-    struct pick pick = find_best(heap, wanted_bytes - claims.bytes, taker);
+  for (int missed = 0; claims->bytes < enough && missed < 16;) {
+    struct pick pick = find_best(heap, claims, enough - claims->bytes, taker);
     if (pick.block == NULL) break;
-    missed += !claim(&claims, &pick, taker);
+    missed += !claim(claims, &pick, taker);
   }
-  return claims;
 }
 
 /* Claimed blocks become free, holes, or stuck. */
@@ -339,7 +340,8 @@ static bool give_some(drowse_heap *heap, uint64_t keep_bytes, uint64_t *given_by
   struct extent *list = NULL;
   dz_lock(&heap->lock);
   uint64_t unused = unused_bytes(heap);
-  struct claims claims = unused > keep_bytes ? dz_claims_collect(heap, unused - keep_bytes, NULL) : (struct claims){0};
+  struct claims claims = {0};
+  if (unused > keep_bytes) dz_claims_collect(heap, &claims, unused - keep_bytes, NULL);
   dz_unlock(&heap->lock);
   if (claims.blocks == NULL) return false;
   uint64_t bytes = claims.bytes, stuck = dz_claims_lift(&claims, &list);

@@ -16,14 +16,15 @@ struct claims {
   struct block *blocks; /* by freed_next */
   uint64_t bytes;
   uint64_t early_until; /* by the pool's clock: when the last of those that its stream may still use was freed; 0: none */
+  const struct block *before, *behind; /* are not claimed; NULL: none */
 };
 
 /* Learns what streams are done with, where it matters, and unmaps what has left. Without locks; the guard entered. */
 void dz_heap_look(drowse_heap *heap);
 
-/* Claims about as many bytes as are wanted: no more than the last extent makes it, less where there is no more. For a pool, or,
- * to be given back, for nobody: NULL. With the heap's lock. */
-struct claims dz_claims_collect(drowse_heap *heap, uint64_t wanted_bytes, const struct pool *taker);
+/* Claims about as many bytes more as are wanted: no more than the last extent makes it, less where there is no more. For a pool,
+ * or, to be given back, for nobody: NULL. With the heap's lock. */
+void dz_claims_collect(drowse_heap *heap, struct claims *claims, uint64_t wanted_bytes, const struct pool *taker);
 
 /* They are free again. With the heap's lock. */
 void dz_claims_drop(struct claims *claims);

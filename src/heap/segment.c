@@ -150,6 +150,7 @@ static void link_extent(struct segment *segment, struct extent *extent) {
   dz_lock(&tag->heap->lock);
   (void)RB_INSERT(extents, &segment->extents, extent);
   tag->mapped_bytes += extent->bytes;
+  tag->handles++;
   if (extent->stuck) tag->stuck_bytes += extent->bytes;
   dz_unlock(&tag->heap->lock);
 }
@@ -191,6 +192,7 @@ static struct extent *unlink_extents(struct segment *segment, uint64_t base, uin
     *list_end = extent;
     list_end = &extent->after;
     tag->mapped_bytes -= extent->bytes;
+    tag->handles--;
     if (extent->stuck) tag->stuck_bytes -= extent->bytes;
   }
   dz_unlock(&tag->heap->lock);

@@ -57,13 +57,15 @@ static inline bool dz_segment_is_unmapped(const struct segment *segment) {
   return RB_EMPTY(&segment->extents);
 }
 
-/* The largest handles: of a pool of which something has been freed; of one of which nothing has, as when a model is loaded; for a
- * wake, which knows what is live. On an H100 a handle costs 0.05 to 0.1 ms, large or not; but free memory moves in whole handles,
- * and what a large one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a seventh
- * more at the peak than is live, of 20 MiB up to a fourteenth, of 4 MiB a fortieth. */
+/* The largest handles: of a pool of which something has been freed, once its tag has DZ_FINE_HANDLES, until when each is as small
+ * as it can be; of one of which nothing has, as when a model is loaded; for a wake, which knows what is live. On an H100 a handle
+ * costs 0.05 to 0.1 ms, large or not, so that the fine ones cost a tag a third of a second in all; but free memory moves in whole
+ * handles, and what a large one has in use keeps the rest of it where it is: on the traces of bench/ handles of 1 GiB map up to a
+ * seventh more at the peak than is live, of 20 MiB up to a fourteenth, of 4 MiB a thirtieth, of 2 MiB a fortieth. */
 #define DZ_MOVABLE_BYTES (UINT64_C(4) << 20)
 #define DZ_LOADED_BYTES (UINT64_C(48) << 20)
 #define DZ_WAKING_BYTES (UINT64_C(1) << 30)
+enum { DZ_FINE_HANDLES = 4096 };
 
 /* Creates handles of at most most, of bytes in all, that are mapped nowhere, and puts them behind the end of a list, which moves.
  * Nothing is left behind after a failure: NO_DEVICE_MEMORY, NO_HOST_MEMORY, DRIVER. Without the lock. */

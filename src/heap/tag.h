@@ -54,6 +54,7 @@ struct tag {
   struct block *freed; /* freed meanwhile */
 
   uint64_t mapped_bytes, reserved_bytes, backup_bytes, file_bytes, stuck_bytes, sleeps, wakes;
+  uint64_t handles; /* that are mapped */
 };
 
 /* In tag->held. */

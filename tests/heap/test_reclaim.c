@@ -39,10 +39,33 @@ static void ck_accounts(void) {
 
 static uint64_t created_count, created_bytes, created_too_early;
 
-/* Growth claims all that it needs before it creates: nothing that could be claimed may be left. */
+static bool is_without_memory(const struct block *block) {
+  const struct extent *extent = dz_segment_extent_at(block->segment, block->range.base);
+  return extent == NULL || extent->base >= dz_range_end(&block->range);
+}
+
+/* The hole that a growth is going to fill. */
+static const struct block *hole_of_growth(void) {
+  for (const struct tag *tag = heap->tags; tag != NULL; tag = tag->next) {
+    for (const struct pool *pool = tag->pools; pool != NULL; pool = pool->next) {
+      for (const struct segment *segment = pool->segments; segment != NULL; segment = segment->next) {
+        for (const struct block *block = segment->first; block != NULL; block = dz_block_after(block)) {
+          if (block->state == DZ_CLAIMED && is_without_memory(block)) return block;
+        }
+      }
+    }
+  }
+  return NULL;
+}
+
+/* Growth claims all that it needs before it creates: nothing that could be claimed may be left, but what it is going to use where
+ * it is. */
 static uint64_t claimable_bytes(void) {
   dz_lock(&heap->lock);
-  struct claims claims = dz_claims_collect(heap, 1, NULL);
+  const struct block *hole = hole_of_growth(); /* a wake has none */
+  struct claims claims = {0};
+  if (hole != NULL) claims = (struct claims){.before = dz_block_before(hole), .behind = dz_block_after(hole)};
+  dz_claims_collect(heap, &claims, 1, NULL);
   uint64_t bytes = claims.bytes;
   dz_claims_drop(&claims);
   dz_unlock(&heap->lock);
@@ -586,6 +609,69 @@ START_TEST(of_holes_in_which_as_much_is_missing_the_largest_is_filled) {
 }
 END_TEST
 
+/* A hole of 14 MiB between two blocks of 10, all of which are free, and nothing else is. */
+static char *make_hole_between(void) {
+  char *low = alloc_tag("a", 10 * MIB), *gone = alloc_tag("a", 14 * MIB), *high = alloc_tag("a", 10 * MIB);
+  (void)alloc_tag("a", 2 * MIB);
+  ck_ok(drowse_free(heap, gone));
+  ck_ok(drowse_trim(heap, 0));
+  ck_ok(drowse_free(heap, low));
+  ck_ok(drowse_free(heap, high));
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 22 * MIB);
+  count_creates();
+  return low;
+}
+
+START_TEST(a_hole_is_filled_that_joins_what_is_free_at_its_sides) {
+  char *low = make_hole_between();
+  ck_assert_ptr_eq(alloc_tag("a", 33 * MIB), low);
+  ck_assert_uint_eq(created_bytes, 14 * MIB);
+}
+END_TEST
+
+/* What would be left over may be of a size that nobody asks for. */
+START_TEST(a_hole_is_not_filled_to_leave_much_behind_it) {
+  char *low = make_hole_between();
+  ck_assert_ptr_ne(alloc_tag("a", 32 * MIB), low);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 34 * MIB); /* all that was free has moved there */
+}
+END_TEST
+
+/* Where the end of free memory is enough no more than what is missing moves. */
+START_TEST(a_growth_moves_what_is_missing) {
+  char *low = alloc_tag("a", 10 * MIB), *small = alloc_tag("b", 4 * MIB), *large = alloc_tag("b", 16 * MIB);
+  (void)alloc_tag("b", 2 * MIB);
+  ck_ok(drowse_free(heap, low));
+  ck_ok(drowse_free(heap, small));
+  ck_ok(drowse_free(heap, large));
+  ck_ok(drowse_trim(heap, UINT64_MAX)); /* gives nothing back, but joins what was kept */
+  ck_assert_ptr_eq(alloc_tag("a", 14 * MIB), low);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 14 * MIB);
+  ck_assert_uint_eq(stats_of("b").mapped_bytes, 18 * MIB);
+}
+END_TEST
+
+/* ---- how large handles are */
+
+/* Blocks of 2 MiB whose handles grow to 4 MiB once there are very many. */
+START_TEST(a_tag_with_very_many_handles_gets_larger_ones) {
+  ck_ok(drowse_free(heap, alloc_tag("a", 2 * MIB)));
+  struct tag *tag = dz_tag_glance(heap, drowse_tag_get("a"));
+  count_creates();
+  (void)alloc_tag("a", 10 * MIB);
+  ck_assert_uint_eq(created_count, 4);
+  ck_assert_uint_eq(tag->handles, 5);
+  tag->handles += DZ_FINE_HANDLES;
+  (void)alloc_tag("a", 10 * MIB);
+  ck_assert_uint_eq(created_count, 4 + 3);
+  tag->handles -= DZ_FINE_HANDLES;
+  ck_assert_uint_eq(tag->handles, 8);
+  ck_ok(drowse_tag_clear(heap, "a"));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(tag->handles, 0);
+}
+END_TEST
+
 /* ---- growth while others take what is at hand */
 
 static struct pool *pool_of(const void *ptr) {
@@ -990,6 +1076,10 @@ int main(void) {
   HARNESS_TEST(suite, the_one_block_that_is_large_enough_is_found_among_many);
   HEAP_TEST(suite, the_hole_in_which_the_least_is_missing_is_filled);
   HEAP_TEST(suite, of_holes_in_which_as_much_is_missing_the_largest_is_filled);
+  HEAP_TEST(suite, a_hole_is_filled_that_joins_what_is_free_at_its_sides);
+  HEAP_TEST(suite, a_hole_is_not_filled_to_leave_much_behind_it);
+  HEAP_TEST(suite, a_growth_moves_what_is_missing);
+  HEAP_TEST(suite, a_tag_with_very_many_handles_gets_larger_ones);
   HARNESS_TEST(suite, a_growth_that_gets_less_than_it_claimed_needs_no_luck);
   HARNESS_TEST(suite, every_call_of_a_growth_fails_once);
   HARNESS_TEST(suite, every_entry_of_a_growth_fails_for_ever);
