@@ -42,6 +42,11 @@ static const double round_seconds = 0.15;
 
 /* ---- what is repeated */
 
+/* Waits for what an allocator has given the device to do, so that the next one's turn is not beside it. */
+static void let_rest(drowse_stream stream) {
+  if (bench_driver()->StreamSynchronize(stream) != CUDA_SUCCESS) bench_fail("a stream cannot be waited for");
+}
+
 static void *take(const struct allocator *allocator, size_t bytes, drowse_stream stream) {
   void *ptr = allocator->alloc(bytes, stream);
   if (ptr == NULL) bench_fail("%s has no %zu bytes: %s", allocator->name, bytes, drowse_last_error());
@@ -130,7 +135,9 @@ static void crowd_end(struct crowd *crowd) {
 static double time_pairs(const struct allocator *allocator, drowse_stream stream, size_t pairs) {
   double begun = bench_seconds(CLOCK_THREAD_CPUTIME_ID);
   run_pairs(allocator, stream, pairs);
-  return (bench_seconds(CLOCK_THREAD_CPUTIME_ID) - begun) / (double)pairs;
+  double seconds = bench_seconds(CLOCK_THREAD_CPUTIME_ID) - begun;
+  let_rest(stream);
+  return seconds / (double)pairs;
 }
 
 static size_t pairs_in_round(double seconds_each) {
@@ -206,6 +213,7 @@ static double team_rate(struct team *team, const drowse_stream *streams, unsigne
     if (pthread_create(&members[i].thread, NULL, work, &members[i]) != 0) bench_fail("no thread");
   }
   for (unsigned i = 0; i < threads; i++) (void)pthread_join(members[i].thread, NULL);
+  for (unsigned i = 0; i < threads; i++) let_rest(streams[i]);
   (void)pthread_barrier_destroy(&team->begin);
   double begun = members[0].begun, ended = members[0].ended;
   for (unsigned i = 1; i < threads; i++) {
@@ -275,7 +283,9 @@ static const size_t small_sizes[8] = {512, 1024, 2048, 3584, 8 << 10, 16 << 10, 
 static double time_replace(struct crowd *crowd, size_t pairs) {
   double begun = bench_seconds(CLOCK_THREAD_CPUTIME_ID);
   replace_blocks(crowd, pairs);
-  return (bench_seconds(CLOCK_THREAD_CPUTIME_ID) - begun) / (double)pairs;
+  double seconds = bench_seconds(CLOCK_THREAD_CPUTIME_ID) - begun;
+  let_rest(crowd->stream);
+  return seconds / (double)pairs;
 }
 
 enum { CROWDS = 5 };

@@ -556,7 +556,7 @@ OUT_OF_LINE drowse_status unlock_and_free_special(drowse_heap *heap, void *ptr, 
 }
 
 OUT_OF_LINE drowse_status free_unkept_and_unlock(struct pool *pool, struct leaf *leaf, uint64_t base) {
-  dz_block_end_unkept(pool, base, dz_leaf_find_plain(leaf, base));
+  dz_block_end_unkept(pool, dz_leaf_find_plain(leaf, base));
   dz_pool_unlock(pool);
   return DROWSE_OK;
 }

@@ -141,11 +141,10 @@ static struct block *block_of(const struct pool *pool, uint64_t base) {
   return dz_entry_block(atomic_load_explicit(dz_index_entry(&pool->tag->heap->index, base), memory_order_relaxed));
 }
 
-void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint64_t bytes, uint64_t asked) {
-  index_entry *entry = dz_index_entry(&pool->tag->heap->index, kept->base);
-  struct block *block = dz_entry_block(atomic_load_explicit(entry, memory_order_relaxed));
-  block->slack = (uint16_t)(bytes - asked);
-  atomic_store_explicit(entry, dz_entry_of(block), memory_order_relaxed);
+void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint16_t slack) {
+  struct block *block = block_of(pool, kept->base);
+  block->slack = slack;
+  atomic_store_explicit(dz_index_entry(&pool->tag->heap->index, kept->base), dz_entry_of(block), memory_order_relaxed);
 }
 
 static void flush(struct pool *pool, struct quick *quick) {
@@ -166,9 +165,8 @@ static struct quick *victim_of(struct pool *pool, uint64_t bytes) {
 }
 
 /* Where blocks of other sizes are kept some make way; where there are enough of this one, the block is a free one like others. */
-void dz_block_end_unkept(struct pool *pool, uint64_t base, struct index_spot spot) {
-  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_relaxed);
-  struct block *block = dz_entry_block(entry);
+void dz_block_end_unkept(struct pool *pool, struct index_spot spot) {
+  struct block *block = dz_entry_block(atomic_load_explicit(spot.entry, memory_order_relaxed));
   struct quick *quick = dz_quick_of(pool, block->range.bytes);
   dz_pool_count_unused(pool, block->range.bytes);
   if (quick->bytes == block->range.bytes) {
@@ -178,7 +176,7 @@ void dz_block_end_unkept(struct pool *pool, uint64_t base, struct index_spot spo
   quick = victim_of(pool, block->range.bytes);
   flush(pool, quick);
   quick->bytes = block->range.bytes;
-  dz_quick_push(pool, quick, base, spot, dz_entry_bytes(entry) != 0);
+  dz_quick_push(pool, quick, (struct kept){block->range.base, spot.keys, spot.bit, block->slack});
 }
 
 void dz_block_tie(struct block *block, bool tied) {

@@ -108,7 +108,7 @@ void dz_block_tie(struct block *block, bool tied);
 void dz_block_hide(struct block *block);
 
 /* Frees a plain block, of an open pool, where dz_quick_keep() would not keep it. */
-void dz_block_end_unkept(struct pool *pool, uint64_t base, struct index_spot spot);
+void dz_block_end_unkept(struct pool *pool, struct index_spot spot);
 
 /* Makes the blocks that were kept (quick.h) free ones like others. */
 void dz_pool_flush(struct pool *pool);

@@ -58,6 +58,7 @@ void dz_index_uncover(const struct index *index, uint64_t base, uint64_t bytes) 
 
 _Static_assert(_Alignof(struct block) >= DZ_INDEX_CHUNK, "blocks leave as many bits as places need");
 _Static_assert(sizeof(struct index_slot) == 64, "a slot is a cache line");
+_Static_assert(DZ_INDEX_POOLS *DZ_INDEX_POOL_BYTES == UINT64_C(1) << LEAF_BITS, "a leaf knows the pools of all that it is for");
 
 bool dz_index_supply(struct index *index, struct chunk **spare) {
   if (*spare == NULL) *spare = dz_slab_take(&index->chunk_slab);

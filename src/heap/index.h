@@ -79,9 +79,8 @@ struct index {
   struct slab branch_slab, leaf_slab, chunk_slab; /* the heap's to begin and end */
 };
 
-/* Makes the tables for a range, which from now on is a pool's, until it is nobody's again. A pool's ranges are of whole
- * DZ_INDEX_POOL_BYTES. The
- * first with the heap's lock, false: no memory; the second with the pool's, too. */
+/* Makes the tables for a range, which from now on is a pool's, until it is nobody's again. Ranges are of whole
+ * DZ_INDEX_POOL_BYTES. The first with the heap's lock, false: no memory; the second with the pool's, too. */
 bool dz_index_cover(struct index *index, uint64_t base, uint64_t bytes, struct pool *pool);
 void dz_index_uncover(const struct index *index, uint64_t base, uint64_t bytes);
 
@@ -96,7 +95,7 @@ void dz_index_remove(struct index *index, const struct block *block, struct chun
  * heap's. */
 void dz_index_tie(const struct index *index, const struct block *block, bool tied);
 
-/* Where the block is, live or kept, that starts at an address. With its pool's lock. */
+/* The entry of the block, live or kept, that starts at an address; NULL: none. With its pool's lock. */
 index_entry *dz_index_entry(const struct index *index, uint64_t address);
 
 /* The entry of a block that nothing ties. */

@@ -24,12 +24,12 @@ struct quick {
   unsigned count;
 };
 
-/* One of them: where it starts and is in the index. */
+/* One of them: where it starts and where it is in the index, and its slack. */
 struct kept {
   uint64_t base;
   index_keys *keys;
   unsigned bit;
-  bool exact; /* its entry tells its size */
+  uint16_t slack;
 };
 
 /* Sizes by hash, two of which have room at each place: of eight sizes among 64 places some two have the same one in every third

@@ -22,8 +22,8 @@ static inline struct quick *dz_quick_of(struct pool *pool, uint64_t bytes) {
   return place[0].bytes == bytes ? &place[0] : &place[1];
 }
 
-/* Makes a kept block live of which less than all is asked for, or was. */
-void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint64_t bytes, uint64_t asked);
+/* Tells a block that is kept how much of it is asked for. */
+void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint16_t slack);
 
 /* Makes a kept block live and returns where it starts; 0: there is none of that size and alignment. */
 static inline uint64_t dz_quick_take(struct pool *pool, uint64_t asked, uint64_t alignment) {
@@ -33,26 +33,30 @@ static inline uint64_t dz_quick_take(struct pool *pool, uint64_t asked, uint64_t
   const struct kept *kept = &quick->kept[quick->count - 1];
   if ((kept->base & (alignment - 1)) != 0) return 0;
   quick->count--;
-  if (asked != bytes || !kept->exact) dz_quick_adapt(pool, kept, bytes, asked);
+  if (bytes - asked != kept->slack) dz_quick_adapt(pool, kept, (uint16_t)(bytes - asked));
   dz_keys_flip(kept->keys, kept->bit);
   dz_pool_count_live(pool, bytes);
   return kept->base;
 }
 
-static inline void dz_quick_push(struct pool *pool, struct quick *quick, uint64_t base, struct index_spot spot, bool exact) {
-  quick->kept[quick->count++] = (struct kept){base, spot.keys, spot.bit, exact};
+static inline void dz_quick_push(struct pool *pool, struct quick *quick, struct kept kept) {
+  quick->kept[quick->count++] = kept;
   quick->freed_at = pool->frees;
-  dz_keys_flip(spot.keys, spot.bit);
+  dz_keys_flip(kept.keys, kept.bit);
 }
 
 /* Keeps a plain block, of an open pool, that starts at base; false: it has to make way, or others for it. */
 static inline bool dz_quick_keep(struct pool *pool, uint64_t base, struct index_spot spot) {
-  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_relaxed), exact = dz_entry_bytes(entry);
-  uint64_t bytes = exact != 0 ? exact : dz_entry_block(entry)->range.bytes;
+  uint64_t entry = atomic_load_explicit(spot.entry, memory_order_relaxed), bytes = dz_entry_bytes(entry);
+  struct kept kept = {base, spot.keys, spot.bit, 0};
+  if (bytes == 0) {
+    bytes = dz_entry_block(entry)->range.bytes;
+    kept.slack = dz_entry_block(entry)->slack;
+  }
   struct quick *quick = dz_quick_of(pool, bytes);
   if (quick->bytes != bytes || quick->count >= DZ_QUICK_BLOCKS) return false;
   dz_pool_count_unused(pool, bytes);
-  dz_quick_push(pool, quick, base, spot, exact != 0);
+  dz_quick_push(pool, quick, kept);
   return true;
 }
 

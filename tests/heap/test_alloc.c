@@ -301,6 +301,33 @@ START_TEST(the_size_that_is_freed_less_makes_way) {
 }
 END_TEST
 
+static uint64_t asked_of(const void *ptr) {
+  drowse_block found = {.struct_size = sizeof found};
+  ck_ok(drowse_block_get(heap, ptr, &found));
+  return found.bytes;
+}
+
+/* The same block again and again, of which more or less is asked for: small, and larger than its entry in the index can tell. */
+START_TEST(what_is_kept_knows_how_much_is_asked_for) {
+  const size_t sizes[] = {KIB, KIB, KIB - 1, KIB - 1, 513, KIB, 600, KIB};
+  for (size_t more = 0; more <= 32 * MIB; more += 32 * MIB) {
+    void *first = alloc(more + KIB);
+    struct pool *pool = pool_of(first);
+    ck_ok(drowse_free(heap, first));
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+      void *ptr = alloc(more + sizes[i]);
+      ck_assert_ptr_eq(ptr, first);
+      ck_assert_uint_eq(asked_of(ptr), more + sizes[i]);
+      ck_assert_uint_eq(pool->live_bytes, more + KIB);
+      ck_ok(drowse_free(heap, ptr));
+      ck_assert_uint_eq(kept(pool, more + KIB), 1);
+      ck_status(drowse_free(heap, ptr), DROWSE_ERR_NOT_FOUND);
+      ck_status(drowse_record_stream(heap, ptr, NULL), DROWSE_ERR_NOT_FOUND);
+    }
+  }
+}
+END_TEST
+
 /* Blocks that are joined leave nodes over, and these serve other pools, too. */
 START_TEST(a_pool_hoards_no_metadata) {
   enum { BLOCKS = 20000 };
@@ -605,6 +632,7 @@ int main(void) {
   HEAP_TEST(suite, both_names_of_the_legacy_stream_are_one);
   HEAP_TEST(suite, freed_neighbours_are_joined);
   HEAP_TEST(suite, kept_neighbours_are_joined_before_a_large_block_is_cut);
+  HEAP_TEST(suite, what_is_kept_knows_how_much_is_asked_for);
   HEAP_TEST(suite, a_pool_hoards_no_metadata);
   HEAP_TEST(suite, the_size_that_is_freed_less_makes_way);
   HEAP_TEST(suite, what_is_no_block_is_not_freed);
