@@ -229,23 +229,36 @@ static int compare_rates(const void *a, const void *b) {
   return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
 }
 
-static void median_rates(struct team *teams, const drowse_stream *streams, unsigned threads, double *median) {
-  double rates[TEAMS][ROUNDS];
-  for (int round = -1; round < ROUNDS; round++) {
-    for (unsigned i = 0; i < TEAMS; i++) {
-      if (i != LOOP && teams[i].allocator == NULL) continue;
-      if (round < 0) teams[i].pairs = 1000;
-      double rate = team_rate(&teams[i], streams, threads);
-      if (round < 0)
-        teams[i].pairs = pairs_in_round((double)threads / rate);
-      else
-        rates[i][round] = rate;
-    }
-  }
+static double median(const double *rounds) {
+  double sorted[ROUNDS];
+  memcpy(sorted, rounds, sizeof sorted);
+  qsort(sorted, ROUNDS, sizeof *sorted, compare_rates);
+  return sorted[ROUNDS / 2];
+}
+
+/* A team's rates round by round, all threads' and the gain over one thread's. That one is measured right before, because whoever
+ * else is on the machine comes and goes: a gain over what it was alone, or beside somebody, would tell of that. */
+struct rates {
+  double all[ROUNDS], gain[ROUNDS], of_loop[ROUNDS];
+  size_t one_pairs, all_pairs;
+};
+
+static double time_team(struct team *team, const drowse_stream *streams, unsigned threads, int round, size_t *pairs) {
+  team->pairs = round < 0 ? 1000 : *pairs;
+  double rate = team_rate(team, streams, threads);
+  if (round < 0) *pairs = pairs_in_round((double)threads / rate);
+  return rate;
+}
+
+static void time_round(struct team *teams, const drowse_stream *streams, unsigned threads, int round, struct rates *rates) {
   for (unsigned i = 0; i < TEAMS; i++) {
     if (i != LOOP && teams[i].allocator == NULL) continue;
-    qsort(rates[i], ROUNDS, sizeof rates[i][0], compare_rates);
-    median[i] = rates[i][ROUNDS / 2];
+    double one = time_team(&teams[i], streams, 1, round, &rates[i].one_pairs);
+    double all = time_team(&teams[i], streams, threads, round, &rates[i].all_pairs);
+    if (round < 0) continue;
+    rates[i].all[round] = all;
+    rates[i].gain[round] = all / one;
+    rates[i].of_loop[round] = rates[i].gain[round] / rates[LOOP].gain[round];
   }
 }
 
@@ -255,18 +268,17 @@ static void measure_threads(unsigned threads_max, size_t instructions) {
                               [DROWSE] = {.allocator = &bench_drowse},
                               [CUDA_ASYNC] = {.allocator = bench_cuda_async()}};
   drowse_stream streams[THREADS_MAX];
-  double one[TEAMS], all[TEAMS];
   for (unsigned i = 0; i < threads_max; i++) streams[i] = bench_stream_create();
   /* gain: over one thread; of_loop: that over the loop's */
   printf("device\tallocator\tthreads\tmpairs_per_s\tns\tgain\tof_loop\n");
   for (unsigned threads = 1; threads <= threads_max; threads *= 2) {
-    median_rates(teams, streams, threads, all);
-    if (threads == 1) memcpy(one, all, sizeof one);
+    struct rates rates[TEAMS];
+    for (int round = -1; round < ROUNDS; round++) time_round(teams, streams, threads, round, rates);
     for (unsigned i = 0; i < TEAMS; i++) {
       if (i != LOOP && teams[i].allocator == NULL) continue;
-      double gain = all[i] / one[i];
-      printf("%s\t%s\t%u\t%.3f\t%.2f\t%.3f\t%.3f\n", bench_device(), names[i], threads, all[i] / 1e6,
-             1e9 * (double)threads / all[i], gain, gain / (all[LOOP] / one[LOOP]));
+      double rate = median(rates[i].all);
+      printf("%s\t%s\t%u\t%.3f\t%.2f\t%.3f\t%.3f\n", bench_device(), names[i], threads, rate / 1e6, 1e9 * (double)threads / rate,
+             median(rates[i].gain), median(rates[i].of_loop));
     }
     fflush(stdout);
   }
