@@ -74,14 +74,13 @@ static uint64_t free_bytes(const struct block *block) {
   return block != NULL && block->state == DZ_FREE ? block->range.bytes : 0;
 }
 
-/* How much has to be mapped at the beginning of a hole for bytes in a row, together with the free block before it; all of it
+/* How much is missing at the beginning of a hole for bytes in a row, together with the free block before it; all of the hole
  * where that joins this one with the free block behind it to hardly more than is needed: if much were left over it would be of a
  * size that nobody asks for, on the traces of bench/ up to a twentieth of all memory. UINT64_MAX: it is too small. */
 static uint64_t missing_bytes(const struct block *hole, uint64_t bytes) {
   uint64_t granularity = dz_pool_of(hole)->tag->heap->granularity, before = free_bytes(dz_block_before(hole));
   if (before >= bytes) return 0;
-  uint64_t missing = dz_round_up(bytes - before, granularity);
-  if (missing <= hole->range.bytes) return missing;
+  if (dz_round_up(bytes - before, granularity) <= hole->range.bytes) return bytes - before;
   uint64_t joined = before + hole->range.bytes + free_bytes(dz_block_after(hole));
   return joined >= bytes && joined - bytes < granularity ? hole->range.bytes : UINT64_MAX;
 }
@@ -108,13 +107,15 @@ static struct block *best_hole(const struct pool *pool, uint64_t bytes, uint64_t
 static uint64_t wanted_bytes(struct growth *growth, uint64_t bytes) {
   struct pool *pool = growth->pool;
   struct claims *claims = &growth->claims;
-  uint64_t missing = dz_round_up(bytes, pool->tag->heap->granularity);
+  uint64_t missing = bytes;
   dz_pool_lock(pool);
+  dz_pool_flush(pool);
   const struct block *hole = best_hole(pool, bytes, claims->bytes, &missing);
-  claims->before = hole == NULL ? NULL : dz_block_before(hole);
-  claims->behind = hole == NULL || missing < hole->range.bytes ? NULL : dz_block_after(hole);
+  claims->low = hole == NULL ? 0 : hole->range.base;
+  bool joins = hole != NULL && free_bytes(dz_block_before(hole)) + missing < bytes;
+  claims->high = joins ? dz_range_end(&hole->range) : 0;
   dz_pool_unlock(pool);
-  return missing;
+  return dz_round_up(missing, pool->tag->heap->granularity);
 }
 
 /* Claims the free memory that a growth needs. Extents come whole, so that the hole for which they were claimed may have no room
@@ -129,10 +130,11 @@ static void claim_memory(struct growth *growth, uint64_t bytes) {
   } while (claims->bytes > had);
 }
 
-/* What is created for a pool of which nothing has been freed stays, as when a model is loaded. */
-static uint64_t handle_bytes(const struct pool *pool) {
-  if (pool->frees == 0) return DZ_LOADED_BYTES;
-  return pool->tag->handles < DZ_FINE_HANDLES ? pool->tag->heap->granularity : DZ_MOVABLE_BYTES;
+/* The largest handle for what is created. Where nothing of a pool has been freed it stays, as when a model is loaded. */
+static uint64_t handle_bytes(const struct pool *pool, uint64_t created) {
+  uint64_t granularity = pool->tag->heap->granularity;
+  bool fine = pool->tag->handles + created / granularity <= DZ_FINE_HANDLES;
+  return dz_round_up(pool->frees == 0 ? DZ_LOADED_BYTES : fine ? granularity : DZ_MOVABLE_BYTES, granularity);
 }
 
 /* Claims the beginning of a hole that has room for bytes and for what moves there; none if nothing is missing any more. With the
@@ -143,11 +145,11 @@ static drowse_status claim_hole(struct growth *growth, uint64_t bytes) {
   dz_pool_lock(pool);
   struct block *hole = best_hole(pool, bytes, growth->claims.bytes, &growth->missing);
   drowse_status status = hole == NULL ? DROWSE_ERR_NOT_FOUND : dz_pool_supply(pool, DZ_POOL_NODES + 1);
-  growth->most = handle_bytes(pool);
   if (status == DROWSE_OK && growth->missing > 0) {
     uint64_t moved = growth->claims.bytes, room = hole->range.bytes - moved;
     growth->created = growth->missing > moved ? dz_created_bytes(heap, growth->missing - moved, bytes, pool->live_bytes) : 0;
     if (growth->created > room) growth->created = room;
+    growth->most = handle_bytes(pool, growth->created);
     dz_block_drop(hole);
     if (hole->range.bytes > moved + growth->created) {
       dz_bins_put(&pool->holes, &dz_block_cut(hole, hole->range.base + moved + growth->created)->range);
@@ -454,7 +456,7 @@ OUT_OF_LINE drowse_status allocate_special(drowse_heap *heap, size_t bytes, CUst
 
 /* No block of the size was kept. Lets the pool's lock go. */
 OUT_OF_LINE drowse_status cut_and_unlock(drowse_heap *heap, size_t bytes, CUstream stream, void **ptr, struct pool *pool) {
-  bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && pool->spare_chunks != NULL;
+  bool supplied = pool->open && pool->spare_count >= DZ_POOL_NODES && pool->spare_chunks != NULL && pool->spare_kept != NULL;
   void *base = supplied ? cut(pool, bytes, DZ_UNIT) : NULL;
   dz_pool_unlock(pool);
   if (base == NULL) return allocate_special(heap, bytes, stream, ptr);

@@ -164,19 +164,29 @@ static struct quick *victim_of(struct pool *pool, uint64_t bytes) {
   return first->freed_at < second->freed_at ? first : second;
 }
 
-/* Where blocks of other sizes are kept some make way; where there are enough of this one, the block is a free one like others. */
+/* Gives a size its place, where those of another one make way; false: there is no room for its blocks. */
+static bool make_place(struct pool *pool, struct quick *quick, uint64_t bytes) {
+  flush(pool, quick);
+  if (quick->kept == NULL) {
+    quick->kept = pool->spare_kept;
+    pool->spare_kept = NULL;
+  }
+  quick->bytes = quick->kept != NULL ? bytes : 0;
+  return quick->kept != NULL;
+}
+
+/* Where there are enough of its size the block is a free one like others. */
 void dz_block_end_unkept(struct pool *pool, struct index_spot spot) {
   struct block *block = dz_entry_block(atomic_load_explicit(spot.entry, memory_order_relaxed));
-  struct quick *quick = dz_quick_of(pool, block->range.bytes);
-  dz_pool_count_unused(pool, block->range.bytes);
-  if (quick->bytes == block->range.bytes) {
+  uint64_t bytes = block->range.bytes;
+  struct quick *quick = dz_quick_of(pool, bytes);
+  bool enough = quick->bytes == bytes;
+  if (!enough) quick = victim_of(pool, bytes);
+  dz_pool_count_unused(pool, bytes);
+  if (enough || !make_place(pool, quick, bytes))
     make_free(pool, block, pool->frees);
-    return;
-  }
-  quick = victim_of(pool, block->range.bytes);
-  flush(pool, quick);
-  quick->bytes = block->range.bytes;
-  dz_quick_push(pool, quick, (struct kept){block->range.base, spot.keys, spot.bit, block->slack});
+  else
+    dz_quick_push(pool, quick, (struct kept){block->range.base, spot.keys, spot.bit, block->slack});
 }
 
 void dz_block_tie(struct block *block, bool tied) {

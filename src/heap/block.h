@@ -20,7 +20,7 @@ enum __attribute__((packed)) block_state {
   DZ_LIVE     /* a user's, or it is kept as it is: that the index knows (quick.h) */
 };
 
-/* The first cache line has all that allocating and freeing look at. Two lines, because processors fetch them in pairs: what one
+/* The first cache line has all that cutting and joining look at. Two lines, because processors fetch them in pairs: what one
  * thread writes shall not be beside what another one does. */
 struct block {
   _Alignas(2 * DZ_CACHE_LINE) struct range range; /* first: bins and neighbours know blocks by their range */

@@ -186,6 +186,7 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   X(&(heap)->segment_slab, sizeof(struct segment))     \
   X(&(heap)->extent_slab, sizeof(struct extent))       \
   X(&(heap)->block_slab, sizeof(struct block))         \
+  X(&(heap)->kept_slab, DZ_QUICK_BYTES)                \
   X(&(heap)->use_slab, sizeof(struct use))             \
   X(&(heap)->filed_slab, sizeof(struct filed))         \
   X(&(heap)->index.branch_slab, sizeof(struct branch)) \

@@ -73,7 +73,7 @@ struct drowse_heap {
 
   struct lock lock;       /* everything below, and all tags and segments */
   pthread_cond_t changed; /* a tag's state, its holds, an operation: anything that somebody waits for */
-  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, use_slab, filed_slab;
+  struct slab page_slab, tag_slab, pool_slab, stream_slab, segment_slab, extent_slab, block_slab, kept_slab, use_slab, filed_slab;
   struct tag *tags, **tags_end; /* in the order in which they came */
   struct stream *streams;
   struct block *pending, **pending_end; /* freed, and other streams may still use them */

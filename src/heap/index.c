@@ -213,12 +213,15 @@ DZ_WITHOUT_LOCK static struct block *cover_of(const struct index *index, const s
   return block == NULL ? NULL : dz_index_find_start(index, block->range.base);
 }
 
+/* Whoever has the pool's lock reads nothing of other pools: what contains the address has everything in between. */
 DZ_WITHOUT_LOCK struct block *dz_index_find(const struct index *index, uint64_t address) {
   struct leaf *leaf = dz_index_leaf(index, address);
   if (leaf == NULL) return NULL;
+  const struct pool *pool = dz_leaf_pool(leaf, address);
   struct block *block = NULL;
   uint64_t below = address;
   for (unsigned at = dz_index_part(address, SLOT_BITS, DZ_INDEX_FAN) + 1; block == NULL && at-- > 0;) {
+    if (dz_leaf_pool(leaf, below) != pool) return NULL;
     block = last_start(&leaf->slots[at], below);
     below = (below >> SLOT_BITS << SLOT_BITS) - 1;
   }

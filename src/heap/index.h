@@ -10,7 +10,7 @@
  * giving it out again have to know, and neither looks at the block itself.
  *
  * Tables live as long as the heap and blocks' nodes stay blocks' nodes, so a reader at any moment reads something that is one; it
- * may be out of date by the time it is looked at, and whoever acts on it looks again under the pool's lock.
+ * may be out of date by the time it is looked at, so that whoever acts on it has the pool's lock.
  */
 #ifndef DZ_INDEX_H
 #define DZ_INDEX_H
@@ -24,7 +24,7 @@
 struct block;
 struct pool;
 
-/* For what looks at blocks without their pool's lock, and is looked at again under it. */
+/* For what looks at blocks without their pool's lock. */
 #define DZ_WITHOUT_LOCK __attribute__((no_sanitize("thread")))
 
 /* What lies behind is not for the index: UVA has addresses of 47 bits on x86-64, of 48 on aarch64. */

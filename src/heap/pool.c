@@ -25,9 +25,6 @@ static struct pool *make(struct tag *tag, enum pool_kind kind, struct stream *st
   pool->kind = kind;
   pool->open = tag->state == DROWSE_AWAKE;
   pool->next = tag->pools;
-  for (unsigned place = 0; place < DZ_QUICK_PLACES; place++) {
-    for (unsigned way = 0; way < DZ_QUICK_WAYS; way++) pool->quick[place][way].kept = pool->kept[place][way];
-  }
   pool->hash_next = atomic_load_explicit(bucket, memory_order_relaxed);
   tag->pools = pool;
   atomic_store_explicit(bucket, pool, memory_order_release);
@@ -54,8 +51,7 @@ struct block *dz_pool_take_node(struct pool *pool) {
   assert(block != NULL);
   pool->spare = block->freed_next;
   pool->spare_count--;
-  /* Not the segment: whoever has found the node in the index before it became spare may still read it. */
-  *block = (struct block){.segment = block->segment};
+  *block = (struct block){0};
   return block;
 }
 
@@ -79,6 +75,7 @@ drowse_status dz_pool_supply(struct pool *pool, size_t nodes) {
     if (block == NULL) break;
     dz_pool_give_node(pool, block);
   }
+  if (pool->spare_kept == NULL) pool->spare_kept = dz_slab_take(&heap->kept_slab); /* without it fewer sizes are kept */
   if (pool->spare_count >= nodes && dz_index_supply(&heap->index, &pool->spare_chunks)) return DROWSE_OK;
   return dz_error(DROWSE_ERR_NO_HOST_MEMORY, "no memory for the metadata of a block");
 }

@@ -20,7 +20,7 @@ enum { DZ_CACHE_LINE = 64 };
 struct quick {
   uint64_t bytes;    /* 0: of no size yet */
   uint64_t freed_at; /* when the last of them was, by the pool's clock */
-  struct kept *kept; /* the last one last */
+  struct kept *kept; /* the last one last; NULL: no room for any yet */
   unsigned count;
 };
 
@@ -36,6 +36,7 @@ struct kept {
  * program, among 32 some three in every twentieth. */
 enum { DZ_QUICK_BITS = 5, DZ_QUICK_PLACES = 1 << DZ_QUICK_BITS, DZ_QUICK_WAYS = 2 };
 enum { DZ_QUICK_BLOCKS = 64 }; /* of a size */
+#define DZ_QUICK_BYTES (DZ_QUICK_BLOCKS * sizeof(struct kept))
 
 /* Small blocks have pools of their own: one that lives long would keep the extent that it is in from moving. */
 enum pool_kind { DZ_DISCRETE = 0, DZ_EXPANDABLE = 1, DZ_SMALL = 2 }; /* bits */
@@ -65,12 +66,12 @@ struct pool {
   struct block *spare; /* nodes for blocks, by freed_next */
   size_t spare_count;
   struct chunk *spare_chunks; /* for the index */
+  struct kept *spare_kept;    /* room for the next size of which blocks are kept */
   /* not joined yet with what is beside them; empty while it is closed. A place is a cache line */
   _Alignas(DZ_CACHE_LINE) struct quick quick[DZ_QUICK_PLACES][DZ_QUICK_WAYS];
-  struct kept kept[DZ_QUICK_PLACES][DZ_QUICK_WAYS][DZ_QUICK_BLOCKS]; /* their blocks */
-  struct bins free;                                                  /* its free blocks */
-  struct bins holes;                                                 /* its holes */
-  struct bins stuck;                                                 /* what is not known to be either */
+  struct bins free;  /* its free blocks */
+  struct bins holes; /* its holes */
+  struct bins stuck; /* what is not known to be either */
 
   /* under the heap's lock */
   struct segment *segments;

@@ -100,6 +100,7 @@ void dz_heap_look(drowse_heap *heap) {
 
 /* Whole extents inside a free block. */
 struct pick {
+  struct pool *pool;
   struct block *block;
   uint64_t base, bytes;
 };
@@ -112,12 +113,12 @@ static bool is_better(const struct pick *pick, const struct pick *best, uint64_t
 }
 
 /* What a block has to offer: each of its extents by itself, and as many in a row as are enough. */
-static void look_into(struct block *block, uint64_t wanted_bytes, struct pick *best) {
+static void look_into(struct pool *pool, struct block *block, uint64_t wanted_bytes, struct pick *best) {
   uint64_t end = dz_range_end(&block->range);
   struct extent *first = dz_segment_extent(block->segment, block->range.base);
-  struct pick row = {block, first == NULL ? 0 : first->base, 0};
+  struct pick row = {pool, block, first == NULL ? 0 : first->base, 0};
   for (struct extent *at = first; at != NULL && at->base + at->bytes <= end; at = dz_extent_after(at)) {
-    struct pick one = {block, at->base, at->bytes};
+    struct pick one = {pool, block, at->base, at->bytes};
     if (is_better(&one, best, wanted_bytes)) *best = one;
     if (row.bytes < wanted_bytes) row.bytes += at->bytes;
   }
@@ -129,6 +130,10 @@ static bool is_his(const struct pool *pool, const struct block *block, const str
   return pool == taker || block->freed_at <= pool->done;
 }
 
+static bool is_spared(const struct claims *claims, const struct block *block) {
+  return dz_range_end(&block->range) == claims->low || block->range.base == claims->high;
+}
+
 static struct pick find_best(const drowse_heap *heap, const struct claims *claims, uint64_t wanted_bytes,
                              const struct pool *taker) {
   struct pick best = {0};
@@ -136,8 +141,8 @@ static struct pick find_best(const drowse_heap *heap, const struct claims *claim
     dz_pool_lock(pool);
     dz_pool_flush(pool);
     for (struct block *block = first_large(pool); block != NULL; block = next_large(pool, block)) {
-      if (block == claims->before || block == claims->behind) continue;
-      if (is_his(pool, block, taker)) look_into(block, wanted_bytes, &best);
+      if (pool == taker && is_spared(claims, block)) continue;
+      if (is_his(pool, block, taker)) look_into(pool, block, wanted_bytes, &best);
     }
     dz_pool_unlock(pool);
   }
@@ -146,17 +151,18 @@ static struct pick find_best(const drowse_heap *heap, const struct claims *claim
 
 /* ---- claiming */
 
-/* Whether the block is still what it was when it was picked: its pool was let go meanwhile. */
-static bool still_there(const struct pool *pool, const struct pick *pick, const struct pool *taker) {
-  const struct block *block = pick->block;
-  return block->state == DZ_FREE && dz_pool_of(block) == pool && is_his(pool, block, taker) && block->range.base <= pick->base &&
-         pick->base + pick->bytes <= dz_range_end(&block->range);
+/* Whether the block is still what it was when it was picked: its pool was let go meanwhile, but its node is the pool's as long as
+ * the heap's lock is held. */
+static bool still_there(const struct pick *pick, const struct pool *taker) {
+  const struct range *range = &pick->block->range;
+  return pick->block->state == DZ_FREE && is_his(pick->pool, pick->block, taker) && range->base <= pick->base &&
+         pick->base + pick->bytes <= dz_range_end(range);
 }
 
 static bool claim(struct claims *claims, const struct pick *pick, const struct pool *taker) {
-  struct pool *pool = dz_pool_of(pick->block);
+  struct pool *pool = pick->pool;
   dz_pool_lock(pool);
-  bool claimed = still_there(pool, pick, taker) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
+  bool claimed = still_there(pick, taker) && dz_pool_supply(pool, DZ_POOL_NODES) == DROWSE_OK;
   if (claimed) {
     dz_block_drop(pick->block);
     struct block *block = dz_block_cut_out(pick->block, pick->base, pick->bytes);

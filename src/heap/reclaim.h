@@ -16,7 +16,7 @@ struct claims {
   struct block *blocks; /* by freed_next */
   uint64_t bytes;
   uint64_t early_until; /* by the pool's clock: when the last of those that its stream may still use was freed; 0: none */
-  const struct block *before, *behind; /* are not claimed; NULL: none */
+  uint64_t low, high;   /* what ends or begins there, of the pool for which they are, is not claimed; 0: nowhere */
 };
 
 /* Learns what streams are done with, where it matters, and unmaps what has left. Without locks; the guard entered. */

@@ -9,7 +9,7 @@
 
 #include "heap/block.h"
 
-/* Small pools grow by 1/32, which is also what they can waste, and at most by one handle. */
+/* Small pools grow by 1/32, which is also what they can waste, and at most by DZ_MOVABLE_BYTES. */
 enum { GROWTH_SHARE = 32 };
 
 uint64_t dz_created_bytes(const drowse_heap *heap, uint64_t missing, uint64_t request, uint64_t live) {

@@ -22,7 +22,7 @@ struct extent {
 RB_HEAD(extents, extent);
 
 struct segment {
-  struct segment *next; /* in the pool. First, because a free node's first word is the slab's, and stale readers read the pool */
+  struct segment *next; /* in the pool */
   struct pool *pool;
   uint64_t base, reserved;
   bool tried;             /* to free its addresses */

@@ -38,6 +38,7 @@ static void ck_accounts(void) {
 /* ---- creating: never while there is free memory that could move */
 
 static uint64_t created_count, created_bytes, created_too_early;
+static uint64_t joined_end; /* where a hole ends that is filled to join what is free at its sides */
 
 static bool is_without_memory(const struct block *block) {
   const struct extent *extent = dz_segment_extent_at(block->segment, block->range.base);
@@ -59,13 +60,14 @@ static const struct block *hole_of_growth(void) {
 }
 
 /* Growth claims all that it needs before it creates: nothing that could be claimed may be left, but what it is going to use where
- * it is. */
+ * it is, and what it did not need together with that. */
 static uint64_t claimable_bytes(void) {
   dz_lock(&heap->lock);
   const struct block *hole = hole_of_growth(); /* a wake has none */
   struct claims claims = {0};
-  if (hole != NULL) claims = (struct claims){.before = dz_block_before(hole), .behind = dz_block_after(hole)};
-  dz_claims_collect(heap, &claims, 1, NULL);
+  if (hole != NULL)
+    claims = (struct claims){.low = hole->range.base, .high = joined_end == dz_range_end(&hole->range) ? joined_end : 0};
+  dz_claims_collect(heap, &claims, 1, hole == NULL ? NULL : dz_pool_of(hole));
   uint64_t bytes = claims.bytes;
   dz_claims_drop(&claims);
   dz_unlock(&heap->lock);
@@ -82,6 +84,7 @@ static CUresult count_create(CUmemGenericAllocationHandle *handle, size_t size, 
 
 static void count_creates(void) {
   created_count = created_bytes = created_too_early = 0;
+  joined_end = 0;
   heap->device.driver.MemCreate = count_create;
 }
 
@@ -624,8 +627,10 @@ static char *make_hole_between(void) {
 
 START_TEST(a_hole_is_filled_that_joins_what_is_free_at_its_sides) {
   char *low = make_hole_between();
+  joined_end = address(low) + 24 * MIB;
   ck_assert_ptr_eq(alloc_tag("a", 33 * MIB), low);
   ck_assert_uint_eq(created_bytes, 14 * MIB);
+  ck_assert_uint_eq(created_too_early, 0);
 }
 END_TEST
 
@@ -634,6 +639,26 @@ START_TEST(a_hole_is_not_filled_to_leave_much_behind_it) {
   char *low = make_hole_between();
   ck_assert_ptr_ne(alloc_tag("a", 32 * MIB), low);
   ck_assert_uint_eq(stats_of("a").mapped_bytes, 34 * MIB); /* all that was free has moved there */
+}
+END_TEST
+
+/* What is free behind a hole that is enough as it is moves there before anything is created. */
+START_TEST(what_is_free_behind_a_hole_moves_into_it) {
+  char *low = make_hole_between();
+  ck_assert_ptr_eq(alloc_tag("a", 24 * MIB), low);
+  ck_assert_uint_eq(created_bytes, 4 * MIB);
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 26 * MIB);
+}
+END_TEST
+
+/* The page that a block ends in is filled, though another hole that needs as many pages is larger. */
+START_TEST(of_holes_that_need_as_many_pages_the_one_that_leaves_most_is_filled) {
+  char *low = alloc_tag("a", 3 * MIB), *gone = alloc_tag("a", 21 * MIB);
+  (void)alloc_tag("a", 2 * MIB); /* behind it the segment is one hole, larger than this one will be */
+  ck_ok(drowse_free(heap, gone));
+  ck_ok(drowse_trim(heap, 0));
+  ck_assert_uint_eq(stats_of("a").mapped_bytes, 6 * MIB);
+  ck_assert_ptr_eq(alloc_tag("a", 5 * MIB / 2), low + 3 * MIB);
 }
 END_TEST
 
@@ -661,10 +686,10 @@ START_TEST(a_tag_with_very_many_handles_gets_larger_ones) {
   (void)alloc_tag("a", 10 * MIB);
   ck_assert_uint_eq(created_count, 4);
   ck_assert_uint_eq(tag->handles, 5);
-  tag->handles += DZ_FINE_HANDLES;
+  tag->handles += DZ_FINE_HANDLES - 9; /* of which with five more there would be one too many */
   (void)alloc_tag("a", 10 * MIB);
   ck_assert_uint_eq(created_count, 4 + 3);
-  tag->handles -= DZ_FINE_HANDLES;
+  tag->handles -= DZ_FINE_HANDLES - 9;
   ck_assert_uint_eq(tag->handles, 8);
   ck_ok(drowse_tag_clear(heap, "a"));
   ck_ok(drowse_trim(heap, 0));
@@ -1078,6 +1103,8 @@ int main(void) {
   HEAP_TEST(suite, of_holes_in_which_as_much_is_missing_the_largest_is_filled);
   HEAP_TEST(suite, a_hole_is_filled_that_joins_what_is_free_at_its_sides);
   HEAP_TEST(suite, a_hole_is_not_filled_to_leave_much_behind_it);
+  HEAP_TEST(suite, what_is_free_behind_a_hole_moves_into_it);
+  HEAP_TEST(suite, of_holes_that_need_as_many_pages_the_one_that_leaves_most_is_filled);
   HEAP_TEST(suite, a_growth_moves_what_is_missing);
   HEAP_TEST(suite, a_tag_with_very_many_handles_gets_larger_ones);
   HARNESS_TEST(suite, a_growth_that_gets_less_than_it_claimed_needs_no_luck);
