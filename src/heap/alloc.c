@@ -122,10 +122,10 @@ static uint64_t wanted_bytes(struct growth *growth, uint64_t bytes) {
  * for them all; then another one has, which may need more. With the heap's lock. */
 static void claim_memory(struct growth *growth, uint64_t bytes) {
   struct claims *claims = &growth->claims;
-  uint64_t had, wanted;
+  uint64_t had;
   do {
     had = claims->bytes;
-    wanted = wanted_bytes(growth, bytes);
+    uint64_t wanted = wanted_bytes(growth, bytes);
     if (wanted > had) dz_claims_collect(growth->pool->tag->heap, claims, wanted - had, growth->pool);
   } while (claims->bytes > had);
 }

@@ -96,7 +96,8 @@ static struct index_spot spot_at(struct index_slot *slot, unsigned place) {
     if (entry != 0 && (entry & DZ_ENTRY_PLACE) == place) return dz_slot_spot(slot, i);
   }
   struct chunk *chunk = atomic_load_explicit(&slot->chunk, memory_order_acquire);
-  return chunk == NULL ? (struct index_spot){0} : dz_chunk_spot(chunk, place);
+  if (chunk != NULL) return dz_chunk_spot(chunk, place);
+  return (struct index_spot){0};
 }
 
 /* Where there is room for a block. */
@@ -160,7 +161,8 @@ void dz_index_tie(const struct index *index, const struct block *block, bool tie
 
 index_entry *dz_index_entry(const struct index *index, uint64_t address) {
   struct leaf *leaf = dz_index_leaf(index, address);
-  struct index_spot spot = leaf == NULL ? (struct index_spot){0} : spot_at(dz_index_slot(leaf, address), dz_index_place(address));
+  if (leaf == NULL) return NULL;
+  struct index_spot spot = spot_at(dz_index_slot(leaf, address), dz_index_place(address));
   return spot.entry == NULL || atomic_load_explicit(spot.entry, memory_order_relaxed) == 0 ? NULL : spot.entry;
 }
 
