@@ -55,7 +55,9 @@ struct block *dz_pool_take_node(struct pool *pool) {
   return block;
 }
 
+/* It was a free block, perhaps, which somebody has picked to be moved, and looks at again. */
 void dz_pool_give_node(struct pool *pool, struct block *block) {
+  block->state = DZ_HOLE;
   block->freed_next = pool->spare;
   pool->spare = block;
   pool->spare_count++;

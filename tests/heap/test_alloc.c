@@ -281,6 +281,22 @@ static void free_one(size_t bytes) {
   ck_ok(drowse_free(heap, alloc(bytes)));
 }
 
+/* Whoever has picked a free block to be moved, and let its pool go, sees that it has become part of another. */
+START_TEST(what_has_been_joined_is_no_free_block) {
+  char *low = alloc(2 * MIB), *high = alloc(2 * MIB), *wall = alloc(2 * MIB);
+  struct block *joined = dz_block_lock(heap, (uint64_t)(uintptr_t)high, true);
+  dz_pool_unlock(dz_pool_of(joined));
+  ck_ok(drowse_free(heap, high));
+  ck_ok(drowse_trim(heap, UINT64_MAX)); /* gives nothing back, but joins what was kept */
+  ck_assert_int_eq(joined->state, DZ_FREE);
+  ck_ok(drowse_free(heap, low));
+  ck_ok(drowse_trim(heap, UINT64_MAX));
+  ck_assert_ptr_eq(alloc(4 * MIB), low);
+  ck_assert_int_ne(joined->state, DZ_FREE);
+  ck_ok(drowse_free(heap, wall));
+}
+END_TEST
+
 /* Of three sizes that share a place two are kept: a new one takes the place of that which got none for longer. */
 START_TEST(the_size_that_is_freed_less_makes_way) {
   struct pool *pool = pool_of(alloc(512));
@@ -628,6 +644,7 @@ int main(void) {
   HEAP_TEST(suite, kept_neighbours_are_joined_before_a_large_block_is_cut);
   HEAP_TEST(suite, what_is_kept_knows_how_much_is_asked_for);
   HEAP_TEST(suite, a_pool_hoards_no_metadata);
+  HEAP_TEST(suite, what_has_been_joined_is_no_free_block);
   HEAP_TEST(suite, the_size_that_is_freed_less_makes_way);
   HEAP_TEST(suite, what_is_no_block_is_not_freed);
   HEAP_TEST(suite, any_thread_frees);
