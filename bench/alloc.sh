@@ -44,7 +44,7 @@ random() { # LIVE: what it takes without the benchmark's own part
 }
 
 printf 'kind\tlive\tinstructions\tratio\n'
-each loop # which the benchmark takes for 550
+each loop # which the benchmark takes for 650
 printf 'loop\t-\t%s\t-\n' "$each"
 each pair
 printf 'pair\t1\t%s\t-\n' "$each"

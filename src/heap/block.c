@@ -137,18 +137,23 @@ static void make_free(struct pool *pool, struct block *block, uint64_t freed_at)
   (void)dz_block_settle(block);
 }
 
-static struct block *block_of(const struct pool *pool, uint64_t base) {
-  return dz_entry_block(atomic_load_explicit(dz_index_entry(&pool->tag->heap->index, base), memory_order_relaxed));
+static index_entry *entry_of(const struct pool *pool, const struct kept *kept) {
+  return dz_index_entry(&pool->tag->heap->index, kept->base);
 }
 
-void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint16_t slack) {
-  struct block *block = block_of(pool, kept->base);
+static struct block *block_in(const index_entry *entry) {
+  return dz_entry_block(atomic_load_explicit(entry, memory_order_relaxed));
+}
+
+void dz_quick_adapt(const struct pool *pool, const struct kept *kept, uint16_t slack) {
+  index_entry *entry = entry_of(pool, kept);
+  struct block *block = block_in(entry);
   block->slack = slack;
-  atomic_store_explicit(dz_index_entry(&pool->tag->heap->index, kept->base), dz_entry_of(block), memory_order_relaxed);
+  atomic_store_explicit(entry, dz_entry_of(block), memory_order_relaxed);
 }
 
 static void flush(struct pool *pool, struct quick *quick) {
-  while (quick->count > 0) make_free(pool, block_of(pool, quick->kept[--quick->count].base), quick->freed_at);
+  while (quick->count > 0) make_free(pool, block_in(entry_of(pool, &quick->kept[--quick->count])), quick->freed_at);
 }
 
 void dz_pool_flush(struct pool *pool) {
@@ -177,7 +182,7 @@ static bool make_place(struct pool *pool, struct quick *quick, uint64_t bytes) {
 
 /* Where there are enough of its size the block is a free one like others. */
 void dz_block_end_unkept(struct pool *pool, struct index_spot spot) {
-  struct block *block = dz_entry_block(atomic_load_explicit(spot.entry, memory_order_relaxed));
+  struct block *block = block_in(spot.entry);
   uint64_t bytes = block->range.bytes;
   struct quick *quick = dz_quick_of(pool, bytes);
   bool enough = quick->bytes == bytes;

@@ -170,6 +170,7 @@ static drowse_status ask_device(drowse_heap *heap, const drowse_heap_options *op
   if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking %s for its granularity", heap->device.name);
   code = driver->MemGetInfo(&free_bytes, &total_bytes);
   if (code != CUDA_SUCCESS) return dz_driver_error(driver, code, "asking %s for its memory", heap->device.name);
+  /* What the index tells pools apart by is never shared by two. */
   heap->granularity = granularity > DZ_INDEX_POOL_BYTES ? granularity : DZ_INDEX_POOL_BYTES;
   heap->total_bytes = total_bytes;
   code = driver->StreamCreate(&heap->copy_stream, CU_STREAM_NON_BLOCKING);

@@ -23,7 +23,7 @@ static inline struct quick *dz_quick_of(struct pool *pool, uint64_t bytes) {
 }
 
 /* Tells a block that is kept how much of it is asked for. */
-void dz_quick_adapt(struct pool *pool, const struct kept *kept, uint16_t slack);
+void dz_quick_adapt(const struct pool *pool, const struct kept *kept, uint16_t slack);
 
 /* Makes a kept block live and returns where it starts; 0: there is none of that size and alignment. */
 static inline uint64_t dz_quick_take(struct pool *pool, uint64_t asked, uint64_t alignment) {

@@ -130,6 +130,7 @@ static bool is_his(const struct pool *pool, const struct block *block, const str
   return pool == taker || block->freed_at <= pool->done;
 }
 
+/* Whether the growth is going to use the block where it is. */
 static bool is_spared(const struct claims *claims, const struct block *block) {
   return dz_range_end(&block->range) == claims->low || block->range.base == claims->high;
 }

@@ -27,7 +27,7 @@ static struct chunk *spare;
 static struct block blocks[BLOCKS];
 static bool live[BLOCKS], kept[BLOCKS], tied[BLOCKS]; /* kept: in the index, and nobody's */
 static struct index_spot spots[BLOCKS];               /* where those that are kept are */
-static struct pool owner;
+static struct pool owner, another;
 static uint64_t state;
 
 static void start(void) {
@@ -285,7 +285,7 @@ START_TEST(addresses_without_tables_have_no_block) {
 }
 END_TEST
 
-/* A block in front of which one is kept, in a slot of its own or below, is in that one's reach for nobody. */
+/* Neither by its start nor by an address inside it, in its first leaf or in those that it reaches into. */
 START_TEST(what_is_kept_is_nobodys) {
   const uint64_t base = UINT64_C(0x7f1234560000);
   add(0, base, 3 * LEAF);
@@ -320,6 +320,20 @@ START_TEST(a_range_is_its_pools_until_it_is_nobodys) {
   dz_index_uncover(&tables, base - 10 * LEAF, bytes + 20 * LEAF);
   for (uint64_t at = base; at < base + bytes; at += DZ_INDEX_POOL_BYTES)
     ck_assert_ptr_null(dz_leaf_pool(dz_index_leaf(&tables, at), at));
+}
+END_TEST
+
+/* Whoever looks has the lock of the address's pool alone, so what another pool's block looks like just then counts for nothing.
+ */
+START_TEST(a_block_of_another_pool_is_not_looked_at) {
+  const uint64_t base = UINT64_C(0x7f1234600000);
+  add(0, base, DZ_INDEX_POOL_BYTES);
+  ck_assert(dz_index_cover(&tables, base + DZ_INDEX_POOL_BYTES, DZ_INDEX_POOL_BYTES, &another));
+  blocks[0].range.bytes = 4 * DZ_INDEX_POOL_BYTES; /* its node is becoming another block's */
+  ck_assert_ptr_eq(dz_index_find(&tables, base + DZ_INDEX_POOL_BYTES - 1), &blocks[0]);
+  ck_assert_ptr_null(dz_index_find(&tables, base + DZ_INDEX_POOL_BYTES));
+  ck_assert_ptr_null(dz_index_find(&tables, base + 2 * DZ_INDEX_POOL_BYTES - 1));
+  blocks[0].range.bytes = DZ_INDEX_POOL_BYTES;
 }
 END_TEST
 
@@ -414,6 +428,7 @@ int main(void) {
   INDEX_TEST(suite, addresses_without_tables_have_no_block);
   INDEX_TEST(suite, what_is_kept_is_nobodys);
   INDEX_TEST(suite, a_range_is_its_pools_until_it_is_nobodys);
+  INDEX_TEST(suite, a_block_of_another_pool_is_not_looked_at);
   INDEX_TEST(suite, readers_find_a_live_block_whatever_its_neighbours_do);
   INDEX_TEST(suite, readers_take_no_other_slots_chunk_for_the_one_they_look_into);
   return harness_run(suite);

@@ -678,7 +678,7 @@ END_TEST
 
 /* ---- how large handles are */
 
-/* Blocks of 2 MiB whose handles grow to 4 MiB once there are very many. */
+/* Of 2 MiB until there are very many, and then of 4. */
 START_TEST(a_tag_with_very_many_handles_gets_larger_ones) {
   ck_ok(drowse_free(heap, alloc_tag("a", 2 * MIB)));
   struct tag *tag = dz_tag_glance(heap, drowse_tag_get("a"));
